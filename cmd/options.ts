@@ -4,12 +4,12 @@
  * Optional fields are absent when the operator said nothing; defaults are already filled in.
  */
 
+import type { LogLevel } from "../src/telemetry/log.ts";
+
 /** What a declared port speaks. Absent on the only port of a bare `--app` means `http`. */
 export type Protocol = "http" | "http2" | "grpc" | "tcp" | "tls";
 
 export type LogFormat = "json" | "text";
-
-export type LogLevel = "debug" | "info" | "warn" | "error";
 
 /** How the proxy finds out that its application is ready: `/path` is an HTTP GET that gives 2xx. */
 export type HealthProbe = "tcp" | "none" | `/${string}`;
