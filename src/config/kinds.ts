@@ -111,7 +111,16 @@ export const workloadSpec = fields({
     ),
   ),
   ports: v.exactOptional(
-    filled(fields({ port: anyPort, targetPort: v.exactOptional(port) }), "port"),
+    v.record(
+      v.pipe(
+        v.string(),
+        v.check(
+          (value) => /^[1-9]\d{0,4}$/.test(value) && Number(value) <= 65535,
+          told("invalid_value", "is not a service port", "write SERVICEPORT: PORT"),
+        ),
+      ),
+      port,
+    ),
   ),
   meshPort: v.exactOptional(anyPort),
   identity: v.exactOptional(spiffeId),
@@ -151,12 +160,7 @@ function isIpv6(value: string): boolean {
 }
 
 export const trafficPolicySpec = fields({
-  targetRef: fields({
-    group: v.exactOptional(oneOf(["weft.dev", ""])),
-    kind: oneOf(["Service"]),
-    name: label,
-    port: v.exactOptional(anyPort),
-  }),
+  target: fields({ service: label, port: v.exactOptional(anyPort) }),
   ...policyEntries,
 });
 
@@ -189,6 +193,8 @@ export const processSpec = fields({
   ),
   service: label,
   serviceAccount: v.exactOptional(label),
+  /** Processes of one name share a node proxy; absent = a sidecar of its own. */
+  node: v.exactOptional(label),
   app: v.exactOptional(
     v.array(
       v.pipe(
