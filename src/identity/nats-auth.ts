@@ -1,0 +1,181 @@
+/**
+ * NATS decentralised authentication: one operator, a system account, the mesh's account, and user
+ * JWTs that say what each holder may publish and subscribe.
+ *
+ * Operator and account JWTs are the same bytes at every start (fixed issue time, deterministic
+ * signature), so that a running nats-server can be recognised by its configuration.
+ */
+import { createHash } from "node:crypto";
+import { Failure } from "../error.ts";
+import { base32, createNkey, type Nkey, nkeyFromSeed } from "./nkey.ts";
+import type { NatsRights } from "./rights.ts";
+import { readSecret, writeSecret } from "./secret-file.ts";
+
+/** What a nats-server must be configured with to accept the mesh's users. */
+export interface NatsTrust {
+  readonly operatorJwt: string;
+  readonly systemAccount: string;
+  readonly systemJwt: string;
+  readonly account: string;
+  readonly accountJwt: string;
+}
+
+/** A user JWT and the seed that answers the server's challenge. */
+export interface NatsCredentials {
+  readonly jwt: string;
+  readonly seed: string;
+}
+
+export interface NatsUser {
+  /** Shown in the server's logs: `<ns>.<svc>.<instance>`. */
+  readonly name: string;
+  /** `U…`, made by the holder; its seed never travels. */
+  readonly publicKey: string;
+  /** Absent: everything inside the account, for the control plane itself. */
+  readonly rights?: NatsRights;
+  /** Unix milliseconds; the server disconnects the holder then. */
+  readonly expiresAt: number;
+}
+
+export interface NatsAuthority {
+  readonly trust: NatsTrust;
+  /** Signs a user JWT; about 0.1 ms. `now` in unix milliseconds. */
+  issueUser(user: NatsUser, now: number): string;
+}
+
+const UNLIMITED = { subs: -1, data: -1, payload: -1 } as const;
+const ACCOUNT_LIMITS = {
+  ...UNLIMITED,
+  imports: -1,
+  exports: -1,
+  wildcards: true,
+  conn: -1,
+  leaf: 0,
+} as const;
+const JETSTREAM_LIMITS = { mem_storage: 0, disk_storage: -1, streams: -1, consumer: -1 } as const;
+/** 2023-11-14: any constant in the past serves. */
+const FIXED_ISSUE_TIME = 1_700_000_000;
+
+interface Claims {
+  readonly name: string;
+  readonly subject: string;
+  readonly issuedAt: number;
+  readonly expiresAt?: number;
+  readonly nats: object;
+}
+
+function base64url(text: string): string {
+  return Buffer.from(text, "utf8").toString("base64url");
+}
+
+function signJwt(signer: Nkey, claims: Claims): string {
+  const body = {
+    iat: claims.issuedAt,
+    ...(claims.expiresAt === undefined ? {} : { exp: claims.expiresAt }),
+    iss: signer.publicKey,
+    name: claims.name,
+    sub: claims.subject,
+    nats: claims.nats,
+  };
+  const jti = base32(createHash("sha256").update(JSON.stringify(body)).digest());
+  const header = base64url(JSON.stringify({ typ: "JWT", alg: "ed25519-nkey" }));
+  const signed = `${header}.${base64url(JSON.stringify({ jti, ...body }))}`;
+  return `${signed}.${signer.sign(Buffer.from(signed, "latin1")).toString("base64url")}`;
+}
+
+function accountJwt(operator: Nkey, account: Nkey, name: string, limits: object): string {
+  return signJwt(operator, {
+    name,
+    subject: account.publicKey,
+    issuedAt: FIXED_ISSUE_TIME,
+    nats: {
+      limits,
+      default_permissions: { pub: {}, sub: {} },
+      authorization: {},
+      type: "account",
+      version: 2,
+    },
+  });
+}
+
+function authorityOf(operator: Nkey, system: Nkey, account: Nkey): NatsAuthority {
+  const trust: NatsTrust = {
+    operatorJwt: signJwt(operator, {
+      name: "weft",
+      subject: operator.publicKey,
+      issuedAt: FIXED_ISSUE_TIME,
+      nats: { system_account: system.publicKey, type: "operator", version: 2 },
+    }),
+    systemAccount: system.publicKey,
+    systemJwt: accountJwt(operator, system, "SYS", ACCOUNT_LIMITS),
+    account: account.publicKey,
+    accountJwt: accountJwt(operator, account, "MESH", { ...ACCOUNT_LIMITS, ...JETSTREAM_LIMITS }),
+  };
+  return {
+    trust,
+    issueUser(user, now) {
+      const rights =
+        user.rights === undefined
+          ? { pub: {}, sub: {} }
+          : { pub: { allow: user.rights.publish }, sub: { allow: user.rights.subscribe } };
+      return signJwt(account, {
+        name: user.name,
+        subject: user.publicKey,
+        issuedAt: Math.floor(now / 1000),
+        expiresAt: Math.floor(user.expiresAt / 1000),
+        nats: { ...rights, ...UNLIMITED, type: "user", version: 2 },
+      });
+    },
+  };
+}
+
+const FIX_SEEDS =
+  "restore the file from a backup, or remove it: every proxy then has to join again";
+
+/** Reads the seeds from `path` (operator, system account, account, a line each) or makes them. */
+export function openNatsAuthority(path: string): NatsAuthority {
+  const stored = readSecret(path);
+  if (stored === undefined) {
+    const operator = createNkey("operator");
+    const system = createNkey("account");
+    const account = createNkey("account");
+    writeSecret(path, `${operator.seed}\n${system.seed}\n${account.seed}\n`);
+    return authorityOf(operator, system, account);
+  }
+  const [first = "", second = "", third = ""] = stored.split("\n");
+  const operator = nkeyFromSeed("operator", first);
+  const system = nkeyFromSeed("account", second);
+  const account = nkeyFromSeed("account", third);
+  if (operator === undefined || system === undefined || account === undefined) {
+    throw new Failure("nats_seed_corrupt", `${path} does not hold three NATS seeds`, FIX_SEEDS);
+  }
+  return authorityOf(operator, system, account);
+}
+
+/** Reads a NATS credentials file: a JWT block and a seed block between dashed lines. */
+export function parseNatsCredentials(text: string): NatsCredentials {
+  const blocks = [...text.matchAll(/-{3,}BEGIN [A-Z ]+-{3,}\s+(\S+)\s+-{3,}END [A-Z ]+-{3,}/g)];
+  const jwt = blocks[0]?.[1];
+  const seed = blocks[1]?.[1];
+  if (jwt === undefined || seed === undefined || nkeyFromSeed("user", seed) === undefined) {
+    throw new Failure(
+      "nats_credentials_invalid",
+      "the NATS credentials file has no user JWT with its seed",
+      "write one with the tool of your NATS operator, for a user of the mesh's account",
+    );
+  }
+  return { jwt, seed };
+}
+
+/** Answer to a server's challenge. */
+export function signNonce(credentials: NatsCredentials, nonce: string): string {
+  const key = nkeyFromSeed("user", credentials.seed);
+  if (key === undefined) {
+    throw new Failure(
+      "nats_credentials_invalid",
+      "the NATS seed of this workload is not a user seed",
+      "remove the data folder and join again with a new token",
+    );
+  }
+  return key.sign(Buffer.from(nonce, "utf8")).toString("base64url");
+}
