@@ -1,0 +1,86 @@
+/** Finds the control plane, the token and the root certificate for the verbs. */
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { EXIT, Failure } from "../../src/error.ts";
+import { type Environment, stateFolder } from "../environment.ts";
+import type { Settings } from "../flags.ts";
+import { usage } from "../grammar.ts";
+import { tokenOf } from "../start.ts";
+import { record, text, texts } from "./json.ts";
+
+/** Where requests go and how the answerer proves itself. */
+export interface Place {
+  readonly url: string;
+  /** Absent: only what needs no token. */
+  readonly token?: string;
+  /** Hex or base64url SHA-256 of acceptable roots, from the token. */
+  readonly roots: readonly string[];
+  /** Root certificates in PEM that lie on this host. */
+  readonly ca?: string;
+}
+
+export function locate(set: Settings, env: Environment, uid: number): Place {
+  const data = dataFolder(set, env, uid);
+  const token = tokenOf(set) ?? readIf(join(data, "admin.token"))?.trim();
+  const inside = token === undefined ? undefined : tokenParts(token);
+  const url = set.controlplane ?? apiOf(data) ?? inside?.cp;
+  if (url === undefined || url === "") {
+    throw new Failure(
+      "no_controlplane",
+      `no control plane runs from ${data}`,
+      "start one: weft controlplane, or name it: --controlplane https://HOST:17010",
+      { exit: EXIT.unreachable },
+    );
+  }
+  const ca = readIf(join(data, "ca", "root.pem"));
+  return {
+    url: url.replace(/\/+$/, ""),
+    roots: inside?.roots ?? [],
+    ...(token === undefined ? {} : { token }),
+    ...(ca === undefined ? {} : { ca }),
+  };
+}
+
+export function dataFolder(set: Settings, env: Environment, uid: number): string {
+  return resolve(set.data ?? join(stateFolder(env, uid), "controlplane"));
+}
+
+function apiOf(data: string): string | undefined {
+  const run = readIf(join(data, "run.json"));
+  if (run === undefined) return undefined;
+  try {
+    return text(JSON.parse(run), "api") || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+interface TokenParts {
+  readonly cp: string;
+  readonly roots: readonly string[];
+}
+
+/** The readable part of a token; its secret is the server's to check. */
+export function tokenParts(token: string): TokenParts {
+  const damaged = usage("the token is damaged", "copy it again, or create one: weft token create");
+  if (!token.startsWith("weft_")) throw damaged;
+  try {
+    const inside = record(JSON.parse(Buffer.from(token.slice(5), "base64url").toString("utf8")));
+    return { cp: text(inside, "cp"), roots: texts(inside, "roots") };
+  } catch {
+    throw damaged;
+  }
+}
+
+/** The text of a file; undefined when there is none. */
+export function readIf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code !== "EACCES") return undefined;
+    throw new Failure("unreadable", `cannot read ${path}`, "run as the control plane's user", {
+      exit: EXIT.failed,
+    });
+  }
+}
