@@ -1,0 +1,140 @@
+/** The current documents and the history that led to them. */
+import { and, asc, desc, eq, gt, lt } from "drizzle-orm";
+import type { Resource } from "../config/resource.ts";
+import { sha256 } from "./hash.ts";
+import { revisionHash } from "./integrity.ts";
+import type { Change, Revision, StoredResource } from "./rows.ts";
+import { resources, revisions } from "./schema.ts";
+import type { Store } from "./store.ts";
+
+type ResourceRow = typeof resources.$inferSelect;
+
+function stored(row: ResourceRow): StoredResource {
+  const { key, origin, revision, t } = row;
+  // Written by `putRevision` from a Resource, and proven by its hash at start.
+  return { key, resource: JSON.parse(row.body) as Resource, origin, revision, t };
+}
+
+/** All current documents, in order of key. */
+export function listResources(store: Store): StoredResource[] {
+  return store.db.select().from(resources).orderBy(asc(resources.key)).all().map(stored);
+}
+
+export function storedResource(store: Store, key: string): StoredResource | undefined {
+  const row = store.db.select().from(resources).where(eq(resources.key, key)).get();
+  return row === undefined ? undefined : stored(row);
+}
+
+export interface ResourceFilter {
+  readonly kind: string;
+  readonly namespace?: string;
+  /** Key after which the page starts. */
+  readonly after?: string;
+  readonly limit?: number;
+}
+
+export function findResources(store: Store, filter: ResourceFilter): StoredResource[] {
+  const { kind, namespace, after = "", limit = -1 } = filter;
+  const place = namespace === undefined ? undefined : eq(resources.namespace, namespace);
+  return store.db
+    .select()
+    .from(resources)
+    .where(and(eq(resources.kind, kind), place, gt(resources.key, after)))
+    .orderBy(asc(resources.key))
+    .limit(limit)
+    .all()
+    .map(stored);
+}
+
+/** The number of the newest revision; 0 before the first. */
+export function lastRevision(store: Store): number {
+  const row = store.db
+    .select({ number: revisions.number })
+    .from(revisions)
+    .orderBy(desc(revisions.number))
+    .limit(1)
+    .get();
+  return row?.number ?? 0;
+}
+
+export function revision(store: Store, number: number): Revision | undefined {
+  return store.db.select().from(revisions).where(eq(revisions.number, number)).get();
+}
+
+/** A page, the newest first, of revisions below `before`. */
+export function listRevisions(
+  store: Store,
+  before = Number.MAX_SAFE_INTEGER,
+  limit = -1,
+): Revision[] {
+  return store.db
+    .select()
+    .from(revisions)
+    .where(lt(revisions.number, before))
+    .orderBy(desc(revisions.number))
+    .limit(limit)
+    .all();
+}
+
+/** Revisions above `number`, the oldest first. */
+export function revisionsSince(store: Store, number: number): Revision[] {
+  return store.db
+    .select()
+    .from(revisions)
+    .where(gt(revisions.number, number))
+    .orderBy(asc(revisions.number))
+    .all();
+}
+
+export interface NewRevision {
+  readonly author: string;
+  readonly message: string;
+  readonly t: number;
+  readonly changes: readonly Change[];
+}
+
+/** Commits changes to the documents as the next revision, all or nothing. */
+export function putRevision(store: Store, entry: NewRevision): Revision {
+  return store.write(() => {
+    const last = lastRevision(store);
+    const before = last === 0 ? "" : (revision(store, last)?.hash ?? "");
+    const row = { number: last + 1, author: entry.author, message: entry.message, t: entry.t };
+    const hash = revisionHash(before, row, JSON.stringify(entry.changes));
+    const whole = { ...row, hash, changes: entry.changes, busRev: null };
+    store.db.insert(revisions).values(whole).run();
+    for (const change of entry.changes) writeChange(store, change, row.number, entry.t);
+    return whole;
+  });
+}
+
+function writeChange(store: Store, change: Change, number: number, t: number): void {
+  const { key, after } = change;
+  if (after === undefined) {
+    store.db.delete(resources).where(eq(resources.key, key)).run();
+    return;
+  }
+  const body = JSON.stringify(after);
+  const row: ResourceRow = {
+    key,
+    kind: after.kind,
+    namespace: after.metadata.namespace,
+    name: after.metadata.name,
+    body,
+    sha256: sha256(body),
+    origin: change.originAfter ?? "document",
+    revision: number,
+    t,
+  };
+  store.db
+    .insert(resources)
+    .values(row)
+    .onConflictDoUpdate({ target: resources.key, set: row })
+    .run();
+}
+
+/** Notes which revision of the bus carries revisions up to `number`. */
+export function markPublished(store: Store, number: number, busRev: number): void {
+  store.write(() =>
+    store.db.update(revisions).set({ busRev }).where(eq(revisions.number, number)).run(),
+  );
+}
