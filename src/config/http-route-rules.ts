@@ -151,10 +151,6 @@ function checkBackends(rule: Rule, path: Path, report: Report): void {
       report([...at, "name"], "invalid_name", "does not name a subset", fix);
     }
   });
-  if (backends.length > 0 && backends.every((backend) => backend.weight === 0)) {
-    const reason = "every weight of this rule is 0, so nothing would receive its traffic";
-    report([...path, "backendRefs", 0, "weight"], "no_weight", reason, "give one a weight above 0");
-  }
 }
 
 function checkTimeouts(rule: Rule, path: Path, report: Report): void {

@@ -1,0 +1,85 @@
+/** Traffic policy of a service port: defaults of weft, then Mesh, service and port, field by field. */
+
+import { durationMs } from "../config/fields.ts";
+import type { MeshResource, Resource, ServiceResource } from "../config/resource.ts";
+import type { RetryCondition, TrafficPolicyDocument } from "../snapshot/document.ts";
+
+type PolicyResource = Extract<Resource, { kind: "TrafficPolicy" }>;
+type PolicySpec = Omit<PolicyResource["spec"], "target">;
+
+export const DEFAULT_POLICY: TrafficPolicyDocument = {
+  balancer: "least_request",
+  connectTimeoutMs: 3000,
+  requestTimeoutMs: 0,
+  perTryTimeoutMs: 0,
+  idleTimeoutMs: 60_000,
+  retries: {
+    attempts: 2,
+    on: ["connect_failure", "refused_stream", "app_unreachable"],
+    codes: [],
+    backoffMs: 25,
+    budgetPercent: 20,
+    budgetMinConcurrency: 3,
+  },
+  maxConnections: 1024,
+  maxPending: 1024,
+};
+
+export function policyOf(
+  catalogue: {
+    readonly mesh: MeshResource | undefined;
+    readonly policies: readonly PolicyResource[];
+  },
+  service: ServiceResource,
+  port: number,
+): TrafficPolicyDocument {
+  const { name, namespace } = service.metadata;
+  const own = catalogue.policies.filter(
+    ({ metadata, spec }) => metadata.namespace === namespace && spec.target.service === name,
+  );
+  const layers = [
+    catalogue.mesh?.spec.defaults,
+    own.find(({ spec }) => spec.target.port === undefined)?.spec,
+    own.find(({ spec }) => spec.target.port === port)?.spec,
+  ];
+  return layers.reduce(
+    (policy: TrafficPolicyDocument, layer) => (layer ? overlay(policy, layer) : policy),
+    DEFAULT_POLICY,
+  );
+}
+
+const BALANCERS = {
+  LEAST_REQUEST: "least_request",
+  ROUND_ROBIN: "round_robin",
+  RANDOM: "random",
+} as const;
+
+const CONDITIONS = {
+  "connect-failure": "connect_failure",
+  "refused-stream": "refused_stream",
+  "app-unreachable": "app_unreachable",
+  reset: "reset",
+} as const satisfies Record<string, RetryCondition>;
+
+function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyDocument {
+  const { loadBalancer, connectionPool: pool, timeouts, retries, retryBudget } = spec;
+  const ms = (text: string | undefined, otherwise: number) =>
+    text === undefined ? otherwise : durationMs(text);
+  return {
+    balancer: loadBalancer === undefined ? under.balancer : BALANCERS[loadBalancer.simple],
+    connectTimeoutMs: ms(pool?.connectTimeout, under.connectTimeoutMs),
+    requestTimeoutMs: ms(timeouts?.request, under.requestTimeoutMs),
+    perTryTimeoutMs: ms(timeouts?.backendRequest, under.perTryTimeoutMs),
+    idleTimeoutMs: ms(pool?.idleTimeout, under.idleTimeoutMs),
+    retries: {
+      attempts: retries?.attempts ?? under.retries.attempts,
+      on: retries?.on?.map((condition) => CONDITIONS[condition]) ?? under.retries.on,
+      codes: retries?.codes ?? under.retries.codes,
+      backoffMs: ms(retries?.backoff, under.retries.backoffMs),
+      budgetPercent: retryBudget?.percent ?? under.retries.budgetPercent,
+      budgetMinConcurrency: retryBudget?.minRetryConcurrency ?? under.retries.budgetMinConcurrency,
+    },
+    maxConnections: pool?.maxConnections ?? under.maxConnections,
+    maxPending: pool?.maxPendingRequests ?? under.maxPending,
+  };
+}
