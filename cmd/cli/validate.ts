@@ -11,7 +11,10 @@ export async function validate(session: Session, typed: Typed): Promise<number> 
   const sources = await readSources(typedTexts(typed, "file"), session.terminal);
   const { resources, issues } = parseSources(sources);
   const set = resources.map((parsed) => parsed.resource);
-  const all = [...issues, ...validateSet(set, resources, typedToggle(typed, "lenient"))];
+  const all = [
+    ...issues,
+    ...validateSet(set, resources, { lenient: typedToggle(typed, "lenient") }),
+  ];
   if (all.length > 0) {
     printIssues(session.terminal, all, sources);
     return EXIT.refused;
