@@ -1,0 +1,329 @@
+/**
+ * One TCP or TLS connection. Hides what Bun's sockets leave to their user: partial writes are
+ * queued and kept in order, a half close waits for the queue, bytes that still arrive after
+ * `pause()` are held, and an exception in a handler costs this connection only.
+ */
+import { countCallbackError } from "./boundary.ts";
+import type { BunHandlers, BunSocket } from "./bun-socket.ts";
+
+/**
+ * Callbacks of a connection. `close` comes last and exactly once; it comes without `end` when our
+ * own FIN went out before the peer's.
+ */
+export interface ConnectionHandler {
+  /** `chunk` may be retained. */
+  data(c: Connection, chunk: Uint8Array): void;
+  /** The peer sent FIN; our direction is still open. */
+  end(c: Connection): void;
+  /** Everything queued has been handed to the kernel. */
+  drain(c: Connection): void;
+  close(c: Connection, error: Error | undefined): void;
+}
+
+/** What the handshake proved about the peer. */
+export interface TlsPeer {
+  /** The SNI name; "" if none. */
+  readonly serverName: string;
+  /** The agreed protocol; "" if none. */
+  readonly alpn: string;
+  /** The peer presented a certificate that chains to the context's roots. */
+  readonly authorized: boolean;
+  /** URI names of the peer's certificate, in its order. */
+  readonly uris: readonly string[];
+  readonly resumed: boolean;
+}
+
+/** How long a closed connection still reads what the peer had under way, milliseconds. */
+const LINGER_MS = 1000;
+
+/** Heads and small bodies are joined here, so that a message costs one write. */
+const SCRATCH_BYTES = 128 * 1024;
+/** Above this a body is written by itself: copying would cost more than the system call. */
+const JOIN_MAX = 16 * 1024;
+const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+
+const IGNORE: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };
+
+/** Stands in until the connection has its socket. */
+const UNATTACHED: BunSocket<Connection> = {
+  data: undefined as unknown as Connection,
+  remoteAddress: undefined,
+  remotePort: undefined,
+  localAddress: undefined,
+  localPort: undefined,
+  write: () => -1,
+  end() {},
+  shutdown() {},
+  terminate() {},
+  pause() {},
+  resume() {},
+};
+
+type Finish = "none" | "end" | "close";
+
+export class Connection {
+  handler: ConnectionHandler = IGNORE;
+  #socket: BunSocket<Connection> = UNATTACHED;
+  #tls: TlsPeer | undefined;
+  #queue: Uint8Array[] = [];
+  #queued = 0;
+  #finish: Finish = "none";
+  /** Our FIN has been sent. */
+  #shut = false;
+  #peerEnded = false;
+  #closed = false;
+  #paused = false;
+  #delivering = false;
+  #held: Uint8Array[] | undefined;
+  #heldEnd = false;
+  #linger: ReturnType<typeof setTimeout> | undefined;
+
+  /** Only for this folder: `socket` uses `Connection.handlers` and carries this connection. */
+  attach(socket: BunSocket<Connection>): void {
+    this.#socket = socket;
+  }
+
+  /** Only for this folder: the handshake is over. */
+  secured(peer: TlsPeer): void {
+    this.#tls = peer;
+  }
+
+  /** Undefined on a plaintext connection. */
+  get tls(): TlsPeer | undefined {
+    return this.#tls;
+  }
+
+  get queuedBytes(): number {
+    return this.#queued;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  get peerEnded(): boolean {
+    return this.#peerEnded;
+  }
+
+  get remoteAddress(): string {
+    return this.#socket.remoteAddress ?? "";
+  }
+
+  get remotePort(): number {
+    return this.#socket.remotePort ?? 0;
+  }
+
+  get localAddress(): string {
+    return this.#socket.localAddress ?? "";
+  }
+
+  get localPort(): number {
+    return this.#socket.localPort ?? 0;
+  }
+
+  /**
+   * Sends `bytes`, which must not change afterwards. False: some are queued, wait for `drain`.
+   * On a closed connection the bytes are dropped.
+   */
+  write(bytes: Uint8Array): boolean {
+    if (this.#closed || this.#finish !== "none") return true;
+    if (this.#queued > 0) return this.#enqueue(bytes);
+    const sent = this.#socket.write(bytes);
+    if (sent === bytes.length || sent < 0) return true;
+    return this.#enqueue(sent === 0 ? bytes : bytes.subarray(sent));
+  }
+
+  /** Sends latin1 `head`, then `body`, in one write where that is cheap. See `write`. */
+  writeHead(head: string, body: Uint8Array | undefined): boolean {
+    if (this.#closed || this.#finish !== "none") return true;
+    const size = head.length + (body === undefined ? 0 : body.length);
+    if (this.#queued > 0 || size > SCRATCH_BYTES || size - head.length > JOIN_MAX) {
+      const first = this.write(Buffer.from(head, "latin1"));
+      return body === undefined ? first : this.write(body);
+    }
+    scratch.write(head, 0, "latin1");
+    if (body !== undefined) scratch.set(body, head.length);
+    const sent = this.#socket.write(scratch, 0, size);
+    if (sent === size || sent < 0) return true;
+    return this.#enqueue(Uint8Array.prototype.slice.call(scratch, sent, size));
+  }
+
+  /** Flushes, then sends FIN; the peer may go on sending. */
+  end(): void {
+    if (this.#closed || this.#finish !== "none") return;
+    this.#finish = "end";
+    if (this.#queued === 0) this.#flushed();
+  }
+
+  /** Flushes, then closes both ways. The handler hears only `close` from now on. */
+  close(): void {
+    if (this.#closed || this.#finish === "close") return;
+    this.#finish = "close";
+    this.#held = undefined;
+    if (this.#paused) {
+      this.#paused = false;
+      this.#socket.resume();
+    }
+    if (this.#queued === 0) this.#flushed();
+  }
+
+  /** Drops the queue and sends RST. */
+  destroy(): void {
+    if (this.#closed) return;
+    this.#finish = "close";
+    this.#held = undefined;
+    this.#queue = [];
+    this.#queued = 0;
+    this.#socket.terminate();
+  }
+
+  /** Stops `data`; while paused a peer's FIN is not reported, a reset is. */
+  pause(): void {
+    if (this.#paused || this.#closed) return;
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused || this.#closed) return;
+    this.#paused = false;
+    if (this.#delivering) return;
+    this.#deliverHeld(false);
+    if (!this.#paused && !this.#closed) this.#socket.resume();
+  }
+
+  /** Hands over what arrived while paused; `all` ignores a handler that pauses again. */
+  #deliverHeld(all: boolean): void {
+    this.#delivering = true;
+    try {
+      while (this.#held !== undefined && this.#held.length > 0 && (all || !this.#paused)) {
+        this.handler.data(this, this.#held.shift()!);
+      }
+      if (this.#heldEnd && (all || !this.#paused)) {
+        this.#heldEnd = false;
+        this.handler.end(this);
+      }
+    } finally {
+      this.#delivering = false;
+    }
+  }
+
+  #enqueue(bytes: Uint8Array): boolean {
+    this.#queue.push(bytes);
+    this.#queued += bytes.length;
+    return false;
+  }
+
+  #flushed(): void {
+    if (this.#finish === "close" && this.#peerEnded) {
+      this.#socket.end();
+      return;
+    }
+    if (!this.#shut) {
+      this.#shut = true;
+      this.#socket.shutdown();
+    }
+    if (this.#finish === "close" && this.#linger === undefined && !this.#closed) {
+      // Closing with unread bytes would reset the connection and lose what we just sent.
+      this.#linger = setTimeout(() => this.#socket.end(), LINGER_MS);
+    }
+  }
+
+  #onData(chunk: Uint8Array): void {
+    if (this.#finish === "close") return;
+    if (this.#paused || (this.#held !== undefined && this.#held.length > 0)) {
+      this.#held ??= [];
+      this.#held.push(chunk);
+      return;
+    }
+    this.handler.data(this, chunk);
+  }
+
+  #onEnd(): void {
+    this.#peerEnded = true;
+    if (this.#finish === "close") {
+      if (this.#queued === 0) this.#socket.end();
+      return;
+    }
+    if (this.#paused || (this.#held !== undefined && this.#held.length > 0)) {
+      this.#heldEnd = true;
+      return;
+    }
+    this.handler.end(this);
+  }
+
+  #onDrain(): void {
+    if (this.#queued > 0) {
+      let done = 0;
+      for (; done < this.#queue.length; done++) {
+        const bytes = this.#queue[done]!;
+        const sent = this.#socket.write(bytes);
+        if (sent < 0) return;
+        this.#queued -= sent;
+        if (sent < bytes.length) {
+          this.#queue[done] = bytes.subarray(sent);
+          break;
+        }
+      }
+      this.#queue.splice(0, done);
+      if (this.#queued > 0) return;
+    }
+    if (this.#finish !== "none") this.#flushed();
+    if (this.#finish !== "close") this.handler.drain(this);
+  }
+
+  #onClose(error: Error | undefined): void {
+    if (this.#closed) return;
+    if (error === undefined && this.#finish !== "close") this.#deliverHeld(true);
+    this.#closed = true;
+    clearTimeout(this.#linger);
+    this.#queue = [];
+    this.#queued = 0;
+    this.#held = undefined;
+    this.handler.close(this, error);
+  }
+
+  #failed(site: string, error: unknown): void {
+    countCallbackError(site, error);
+    this.destroy();
+  }
+
+  /** Shared by every connection: nothing is allocated per socket but the connection itself. */
+  static readonly handlers: BunHandlers<Connection> = {
+    data(socket, chunk) {
+      const c = socket.data;
+      try {
+        c.#onData(chunk);
+      } catch (error) {
+        c.#failed("data", error);
+      }
+    },
+    end(socket) {
+      const c = socket.data;
+      try {
+        c.#onEnd();
+      } catch (error) {
+        c.#failed("end", error);
+      }
+    },
+    drain(socket) {
+      const c = socket.data;
+      try {
+        c.#onDrain();
+      } catch (error) {
+        c.#failed("drain", error);
+      }
+    },
+    close(socket, error) {
+      const c = socket.data;
+      try {
+        c.#onClose(error);
+      } catch (cause) {
+        c.#failed("close", cause);
+      }
+    },
+    error(socket, error) {
+      socket.data.#failed("socket", error);
+    },
+  };
+}

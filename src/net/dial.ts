@@ -1,0 +1,174 @@
+/** Opening connections, in plaintext or with TLS 1.3 that verifies chain and name. */
+import { countCallbackError } from "./boundary.ts";
+import { type BunHandlers, type BunTlsHandlers, bunConnect } from "./bun-socket.ts";
+import { Connection, type ConnectionHandler } from "./connection.ts";
+import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
+
+export interface DialTls {
+  readonly context: TlsContext;
+  /** Sent as SNI and verified against the peer's DNS names. */
+  readonly serverName: string;
+  /** The one protocol offered; a peer that does not agree is refused. "" = none. */
+  readonly alpn: string;
+}
+
+export interface DialOptions {
+  readonly host: string;
+  readonly port: number;
+  /** Source address; absent = the kernel's choice. */
+  readonly localAddress?: string;
+  readonly tls?: DialTls;
+  /** Name resolution, connect and handshake together, milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * Calls exactly one of `opened` and `failed`, later. A peer that refuses our certificate may still
+ * look opened (TLS 1.3 finishes on the client first): then `end` comes before any byte.
+ */
+export function dial(
+  o: DialOptions,
+  opened: (c: Connection) => ConnectionHandler,
+  failed: (error: Error) => void,
+): void {
+  const c = new Connection();
+  const attempt = new Attempt(o, c, opened, failed);
+  c.handler = attempt;
+  const { tls } = o;
+  bunConnect<Connection>({
+    hostname: o.host,
+    port: o.port,
+    ...(o.localAddress === undefined ? {} : { localAddress: o.localAddress }),
+    allowHalfOpen: true,
+    data: c,
+    ...(tls === undefined
+      ? { socket: PLAIN }
+      : {
+          socket: SECURE,
+          tls: {
+            secureContext: tls.context.native,
+            serverName: tls.serverName,
+            rejectUnauthorized: true,
+            ...(tls.alpn === "" ? {} : { ALPNProtocols: wireOf(tls.alpn) }),
+          },
+        }),
+  }).catch((error: Error) => attempt.fail(error));
+}
+
+const wires = new Map<string, Uint8Array>();
+
+/** Protocol names are a handful of constants. */
+function wireOf(alpn: string): Uint8Array {
+  let wire = wires.get(alpn);
+  if (wire === undefined) {
+    wire = alpnWire([alpn]);
+    wires.set(alpn, wire);
+  }
+  return wire;
+}
+
+const PLAIN: BunHandlers<Connection> = {
+  ...Connection.handlers,
+  open(socket) {
+    const c = socket.data;
+    c.attach(socket);
+    if (c.handler instanceof Attempt) c.handler.succeed();
+  },
+  connectError(socket, error) {
+    const { handler } = socket.data;
+    if (handler instanceof Attempt) handler.fail(error);
+  },
+};
+
+const SECURE: BunTlsHandlers<Connection> = {
+  ...Connection.handlers,
+  open(socket) {
+    socket.data.attach(socket);
+  },
+  handshake(socket, ok, error) {
+    const c = socket.data;
+    c.attach(socket);
+    if (!(c.handler instanceof Attempt)) return;
+    const { tls } = c.handler.options;
+    const peer = peerOf(socket, tls?.serverName ?? "");
+    if (!ok || !peer.authorized) {
+      c.handler.fail(error ?? new Error("the peer's certificate is not accepted"));
+    } else if (tls !== undefined && tls.alpn !== peer.alpn) {
+      c.handler.fail(new Error(`the peer does not speak ${tls.alpn}`));
+    } else {
+      c.secured(peer);
+      c.handler.succeed();
+    }
+  },
+  connectError(socket, error) {
+    const { handler } = socket.data;
+    if (handler instanceof Attempt) handler.fail(error);
+  },
+};
+
+/** A connection that is not open yet. */
+class Attempt implements ConnectionHandler {
+  readonly options: DialOptions;
+  readonly #connection: Connection;
+  readonly #opened: (c: Connection) => ConnectionHandler;
+  readonly #failed: (error: Error) => void;
+  readonly #timer: ReturnType<typeof setTimeout>;
+  #settled = false;
+
+  constructor(
+    options: DialOptions,
+    connection: Connection,
+    opened: (c: Connection) => ConnectionHandler,
+    failed: (error: Error) => void,
+  ) {
+    this.options = options;
+    this.#connection = connection;
+    this.#opened = opened;
+    this.#failed = failed;
+    this.#timer = setTimeout(() => {
+      this.fail(new Error(`no connection within ${options.timeoutMs} ms`));
+    }, options.timeoutMs);
+  }
+
+  succeed(): void {
+    if (this.#settled) {
+      // Too late: the caller has been told that it failed.
+      this.#connection.destroy();
+      return;
+    }
+    this.#settled = true;
+    clearTimeout(this.#timer);
+    try {
+      this.#connection.handler = this.#opened(this.#connection);
+    } catch (error) {
+      countCallbackError("opened", error);
+      this.#connection.destroy();
+    }
+  }
+
+  fail(error: Error): void {
+    this.#connection.destroy();
+    if (this.#settled) return;
+    this.#settled = true;
+    clearTimeout(this.#timer);
+    try {
+      this.#failed(error);
+    } catch (cause) {
+      countCallbackError("failed", cause);
+    }
+  }
+
+  data(c: Connection): void {
+    c.destroy();
+  }
+
+  end(): void {
+    this.fail(new Error("the peer closed the connection during the handshake"));
+  }
+
+  drain(): void {}
+
+  close(_c: Connection, error: Error | undefined): void {
+    this.fail(error ?? new Error("the peer closed the connection during the handshake"));
+  }
+}

@@ -1,0 +1,287 @@
+/** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
+import { countCallbackError } from "./boundary.ts";
+import {
+  type BunListener,
+  type BunSocket,
+  type BunTlsHandlers,
+  type BunTlsSocket,
+  bunListen,
+  upgradeServer,
+} from "./bun-socket.ts";
+import { HELLO_BYTES_MAX, type Hello, readClientHello } from "./client-hello.ts";
+import { Connection, type ConnectionHandler, type TlsPeer } from "./connection.ts";
+import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
+
+export interface Listener {
+  readonly port: number;
+  /** Accepts no more; connections live on. */
+  stop(): void;
+  /** Accepts no more and closes every connection. */
+  closeAll(): void;
+}
+
+export interface ListenOptions {
+  readonly host: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  accept(c: Connection): ConnectionHandler;
+}
+
+/** @throws Error with `code` EADDRINUSE, EACCES or EADDRNOTAVAIL. */
+export function listen(o: ListenOptions): Listener {
+  const listener = bunListen<Connection>({
+    hostname: o.host,
+    port: o.port,
+    allowHalfOpen: true,
+    socket: {
+      ...Connection.handlers,
+      open(socket) {
+        const c = new Connection();
+        c.attach(socket);
+        socket.data = c;
+        accepted(c, o.accept);
+      },
+    },
+  });
+  return listenerOf(listener);
+}
+
+/** Why a TLS client was turned away before it became a connection. */
+export type RefusedWhy =
+  | "not_tls"
+  | "malformed_hello"
+  | "unknown_server_name"
+  | "no_protocol"
+  | "unverified"
+  | "handshake_failed"
+  | "timeout";
+
+export interface ListenTlsOptions extends ListenOptions {
+  /** The context for a server name (lower case, "" if none); undefined = refused by an alert. */
+  context(serverName: string): TlsContext | undefined;
+  readonly requestCert: "required" | "optional";
+  /** Protocols in order of preference; [] = none is demanded. */
+  readonly alpn: readonly string[];
+  refused?(why: RefusedWhy, serverName: string | undefined): void;
+}
+
+/** From accept to the end of the handshake. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+/** Content type of the first record of a TLS client. */
+const TLS_HANDSHAKE = 22;
+
+/** TLS alerts (RFC 8446 section 6): fatal, in a record of their own. */
+const NOT_TLS: Hello = { kind: "malformed" };
+const ALERT_UNRECOGNIZED_NAME = Uint8Array.of(21, 3, 3, 0, 2, 2, 112);
+const ALERT_NO_APPLICATION_PROTOCOL = Uint8Array.of(21, 3, 3, 0, 2, 2, 120);
+const ALERT_DECODE_ERROR = Uint8Array.of(21, 3, 3, 0, 2, 2, 50);
+
+/**
+ * Accepts TLS 1.3. The context is asked for at every connection, so a rotated certificate needs no
+ * new listener. @throws as `listen`.
+ */
+export function listenTls(o: ListenTlsOptions): Listener {
+  const shared: Shared = {
+    options: o,
+    wires: new Map(o.alpn.map((name) => [name, alpnWire([name])])),
+    handlers: { ...Connection.handlers, ...TLS_STEPS },
+  };
+  const listener = bunListen<Handshake>({
+    hostname: o.host,
+    port: o.port,
+    allowHalfOpen: true,
+    socket: {
+      open(raw) {
+        raw.data = new Handshake(shared, raw);
+      },
+      data(raw, chunk) {
+        raw.data.hello(chunk);
+      },
+      end(raw) {
+        raw.data.rawEnded();
+      },
+      drain() {},
+      close(raw) {
+        raw.data.rawEnded();
+      },
+      error(raw, error) {
+        countCallbackError("hello", error);
+        raw.terminate();
+      },
+    },
+  });
+  return listenerOf(listener);
+}
+
+interface Shared {
+  readonly options: ListenTlsOptions;
+  readonly wires: ReadonlyMap<string, Uint8Array>;
+  readonly handlers: BunTlsHandlers<Connection>;
+}
+
+const TLS_STEPS: Pick<BunTlsHandlers<Connection>, "open" | "handshake"> = {
+  open(socket) {
+    socket.data.attach(socket);
+  },
+  handshake(socket, ok) {
+    const c = socket.data;
+    c.attach(socket);
+    if (c.handler instanceof Handshake) c.handler.finish(c, socket, ok);
+  },
+};
+
+/** A client from accept to the end of its handshake. The raw socket keeps it; it ignores the rest. */
+class Handshake implements ConnectionHandler {
+  readonly #shared: Shared;
+  readonly #raw: BunSocket<Handshake>;
+  readonly #timer: ReturnType<typeof setTimeout>;
+  #bytes: Uint8Array | undefined;
+  #serverName: string | undefined;
+  #upgraded = false;
+  #secure: BunTlsSocket<Connection> | undefined;
+  #settled = false;
+
+  constructor(shared: Shared, raw: BunSocket<Handshake>) {
+    this.#shared = shared;
+    this.#raw = raw;
+    this.#timer = setTimeout(() => {
+      this.#refuse("timeout");
+    }, HANDSHAKE_TIMEOUT_MS);
+  }
+
+  /** Bytes of the raw socket; after the upgrade they are ciphertext that TLS has its own copy of. */
+  hello(chunk: Uint8Array): void {
+    if (this.#upgraded || this.#settled) return;
+    try {
+      const bytes = this.#bytes === undefined ? chunk : Buffer.concat([this.#bytes, chunk]);
+      this.#peek(bytes);
+    } catch (error) {
+      countCallbackError("hello", error);
+      this.#refuse("malformed_hello");
+    }
+  }
+
+  #peek(bytes: Uint8Array): void {
+    const o = this.#shared.options;
+    const parsed: Hello = bytes[0] === TLS_HANDSHAKE ? readClientHello(bytes) : NOT_TLS;
+    if (parsed.kind === "more" && bytes.length <= HELLO_BYTES_MAX) {
+      this.#bytes = bytes;
+      return;
+    }
+    if (parsed.kind !== "hello") {
+      if (bytes[0] === TLS_HANDSHAKE) this.#refuse("malformed_hello", ALERT_DECODE_ERROR);
+      else this.#refuse("not_tls");
+      return;
+    }
+    this.#serverName = parsed.serverName;
+    const context = o.context(parsed.serverName);
+    const alpn = o.alpn.find((name) => parsed.alpn.includes(name));
+    if (context === undefined) {
+      this.#refuse("unknown_server_name", ALERT_UNRECOGNIZED_NAME);
+    } else if (alpn === undefined && o.alpn.length > 0) {
+      this.#refuse("no_protocol", ALERT_NO_APPLICATION_PROTOCOL);
+    } else {
+      this.#upgrade(bytes, context, alpn === undefined ? undefined : this.#shared.wires.get(alpn));
+    }
+  }
+
+  #upgrade(bytes: Uint8Array, context: TlsContext, alpn: Uint8Array | undefined): void {
+    this.#upgraded = true;
+    this.#bytes = undefined;
+    const c = new Connection();
+    c.handler = this;
+    this.#secure = upgradeServer<Connection>(this.#raw, {
+      isServer: true,
+      initialData: bytes,
+      data: c,
+      tls: {
+        secureContext: context.native,
+        requestCert: true,
+        rejectUnauthorized: this.#shared.options.requestCert === "required",
+        ...(alpn === undefined ? {} : { ALPNProtocols: alpn }),
+      },
+      socket: this.#shared.handlers,
+    });
+  }
+
+  /** The handshake is over; `ok` alone proves nothing about the peer. */
+  finish(c: Connection, socket: BunTlsSocket<Connection>, ok: boolean): void {
+    if (this.#settled) return;
+    const peer = peerOf(socket, this.#serverName ?? "");
+    const why = ok ? this.#objection(peer, socket.getServername()) : "handshake_failed";
+    if (why !== undefined) {
+      this.#refuse(why);
+      return;
+    }
+    this.#settle();
+    c.secured(peer);
+    accepted(c, this.#shared.options.accept);
+  }
+
+  #objection(peer: TlsPeer, seenName: string | undefined): RefusedWhy | undefined {
+    const o = this.#shared.options;
+    if (o.requestCert === "required" && !peer.authorized) return "unverified";
+    // What we peeked at chose the context; TLS must have seen the same.
+    if (peer.serverName !== "" && seenName?.toLowerCase() !== peer.serverName) {
+      return "handshake_failed";
+    }
+    return o.alpn.length > 0 && !o.alpn.includes(peer.alpn) ? "no_protocol" : undefined;
+  }
+
+  rawEnded(): void {
+    if (this.#settled) return;
+    if (!this.#upgraded) {
+      this.#settle();
+      this.#raw.end();
+    }
+  }
+
+  #refuse(why: RefusedWhy, alert?: Uint8Array): void {
+    if (this.#settled) return;
+    this.#settle();
+    if (alert !== undefined) this.#raw.write(alert);
+    // After the upgrade the raw socket is only a shadow of the TLS one.
+    (this.#secure ?? this.#raw).end();
+    this.#shared.options.refused?.(why, this.#serverName);
+  }
+
+  #settle(): void {
+    this.#settled = true;
+    clearTimeout(this.#timer);
+  }
+
+  data(c: Connection): void {
+    // Nothing may pass before the peer is known.
+    c.destroy();
+  }
+
+  end(c: Connection): void {
+    c.destroy();
+  }
+
+  drain(): void {}
+
+  close(): void {
+    if (this.#settled) return;
+    this.#settle();
+    this.#shared.options.refused?.("handshake_failed", this.#serverName);
+  }
+}
+
+function accepted(c: Connection, accept: (c: Connection) => ConnectionHandler): void {
+  try {
+    c.handler = accept(c);
+  } catch (error) {
+    countCallbackError("accept", error);
+    c.destroy();
+  }
+}
+
+function listenerOf(listener: BunListener): Listener {
+  return {
+    port: listener.port,
+    stop: () => listener.stop(false),
+    closeAll: () => listener.stop(true),
+  };
+}
