@@ -12,6 +12,7 @@ CREATE TABLE resources (
   body TEXT NOT NULL,
   sha256 TEXT NOT NULL,
   origin TEXT NOT NULL CHECK (origin IN ('document', 'registration')),
+  created INTEGER NOT NULL,
   revision INTEGER NOT NULL,
   t INTEGER NOT NULL
 ) STRICT;

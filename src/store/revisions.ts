@@ -1,5 +1,5 @@
 /** The current documents and the history that led to them. */
-import { and, asc, desc, eq, gt, lt } from "drizzle-orm";
+import { and, asc, desc, eq, gt, isNull, lt, lte } from "drizzle-orm";
 import type { Resource } from "../config/resource.ts";
 import { sha256 } from "./hash.ts";
 import { revisionHash } from "./integrity.ts";
@@ -10,9 +10,9 @@ import type { Store } from "./store.ts";
 type ResourceRow = typeof resources.$inferSelect;
 
 function stored(row: ResourceRow): StoredResource {
-  const { key, origin, revision, t } = row;
+  const { key, origin, created, revision, t } = row;
   // Written by `putRevision` from a Resource, and proven by its hash at start.
-  return { key, resource: JSON.parse(row.body) as Resource, origin, revision, t };
+  return { key, resource: JSON.parse(row.body) as Resource, origin, created, revision, t };
 }
 
 /** All current documents, in order of key. */
@@ -122,19 +122,25 @@ function writeChange(store: Store, change: Change, number: number, t: number): v
     body,
     sha256: sha256(body),
     origin: change.originAfter ?? "document",
+    created: number,
     revision: number,
     t,
   };
+  const { created: _, ...later } = row;
   store.db
     .insert(resources)
     .values(row)
-    .onConflictDoUpdate({ target: resources.key, set: row })
+    .onConflictDoUpdate({ target: resources.key, set: later })
     .run();
 }
 
-/** Notes which revision of the bus carries revisions up to `number`. */
+/** Notes that revision `busRev` of the bus carries every revision up to `number`. */
 export function markPublished(store: Store, number: number, busRev: number): void {
   store.write(() =>
-    store.db.update(revisions).set({ busRev }).where(eq(revisions.number, number)).run(),
+    store.db
+      .update(revisions)
+      .set({ busRev })
+      .where(and(lte(revisions.number, number), isNull(revisions.busRev)))
+      .run(),
   );
 }

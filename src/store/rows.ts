@@ -8,6 +8,8 @@ export interface StoredResource {
   readonly key: string;
   readonly resource: Resource;
   readonly origin: Origin;
+  /** The revision that brought it into being: age decides between routes of equal precedence. */
+  readonly created: number;
   /** The revision that last changed it. */
   readonly revision: number;
   readonly t: number;

@@ -15,6 +15,7 @@ export const resources = sqliteTable("resources", {
   body: text("body").notNull(),
   sha256: text("sha256").notNull(),
   origin: text("origin", { enum: ["document", "registration"] }).notNull(),
+  created: integer("created").notNull(),
   revision: integer("revision").notNull(),
   t: integer("t").notNull(),
 });

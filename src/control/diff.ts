@@ -1,0 +1,39 @@
+/** What changed between two revisions, as people read documents. */
+import type { Resource } from "../config/resource.ts";
+import type { Change } from "../store/rows.ts";
+import type { Store } from "../store/store.ts";
+import { changesBetween, setAt } from "./changes.ts";
+
+export interface DocumentDiff {
+  readonly key: string;
+  readonly op: Change["op"];
+  /** YAML; "" where the document does not exist. */
+  readonly before: string;
+  readonly after: string;
+}
+
+/** @throws Failure `unknown_revision` (404). */
+export function diffRevisions(store: Store, from: number, to: number): DocumentDiff[] {
+  return changesBetween(setAt(store, from), setAt(store, to)).map(diffOf);
+}
+
+export function diffOf(change: Change): DocumentDiff {
+  return {
+    key: change.key,
+    op: change.op,
+    before: change.before === undefined ? "" : documentText(change.before),
+    after: change.after === undefined ? "" : documentText(change.after),
+  };
+}
+
+/** A document as YAML, without fields that say nothing. */
+export function documentText(resource: Resource): string {
+  const { name, namespace, labels } = resource.metadata;
+  const metadata = {
+    name,
+    ...(namespace === "" ? {} : { namespace }),
+    ...(Object.keys(labels).length === 0 ? {} : { labels }),
+  };
+  const { apiVersion, kind, spec } = resource;
+  return `${Bun.YAML.stringify({ apiVersion, kind, metadata, spec }, null, 2).trimEnd()}\n`;
+}
