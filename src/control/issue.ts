@@ -1,0 +1,472 @@
+/**
+ * Who gets an identity: joining with a token, renewing with the current certificate, and asking
+ * for the right to read a service that was not declared. Free of HTTP; the API calls it.
+ */
+import { randomBytes } from "node:crypto";
+import type { Resource, ServiceResource } from "../config/resource.ts";
+import { EXIT, Failure } from "../error.ts";
+import type { Authority, IssuedLeaf } from "../identity/ca.ts";
+import { requestedKey } from "../identity/csr.ts";
+import type { NatsAuthority } from "../identity/nats-auth.ts";
+import { base32, isNkeyPublic } from "../identity/nkey.ts";
+import { type InstanceName, subjectId, userRights } from "../identity/rights.ts";
+import {
+  CONTROL_NAMESPACE,
+  isName,
+  parseWorkloadIdentity,
+  serviceDnsNames,
+  spiffeIdOf,
+} from "../identity/spiffe.ts";
+import { parseToken, secretMatches } from "../identity/token.ts";
+import { appendAudit } from "../store/audit.ts";
+import { putCertificate } from "../store/certificates.ts";
+import { listResources } from "../store/revisions.ts";
+import type { Grant, TokenRow } from "../store/rows.ts";
+import type { Store } from "../store/store.ts";
+import { token as findToken, useToken } from "../store/tokens.ts";
+import { grantsOfInstance, putGrant, putJoined, workload } from "../store/workloads.ts";
+import { grantsOf } from "./documents.ts";
+
+export interface IssuerOptions {
+  readonly store: Store;
+  readonly authority: Authority;
+  readonly nats: NatsAuthority;
+  /** Keys that may sign configuration, as proxies list them. */
+  readonly configKeys: () => readonly { readonly kid: string; readonly key: string }[];
+  /** Of the bus; an unspecified host (0.0.0.0) becomes the one the caller reached. */
+  readonly natsUrl: string;
+  readonly svidTtlMs: number;
+  readonly now: () => number;
+}
+
+export interface JoinRequest {
+  /** The whole token, `weft_…`. */
+  readonly token: string;
+  readonly csr: string;
+  /** Public NATS user key of the workload, `U…`. */
+  readonly natsKey: string;
+  readonly service: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  /** Services it declares to call. */
+  readonly upstreams?: readonly Grant[];
+  /** Instance id of an earlier join from the same data folder. */
+  readonly instance?: string;
+}
+
+export interface RenewRequest {
+  readonly instance: string;
+  readonly csr: string;
+  readonly natsKey: string;
+}
+
+export interface AccessRequest {
+  readonly instance: string;
+  readonly natsKey: string;
+  readonly service: string;
+  readonly namespace: string;
+}
+
+/** Where a request came from, as the API saw it. */
+export interface RequestOrigin {
+  /** Host part of the URL the caller used, without port. */
+  readonly host?: string;
+}
+
+export interface AccessReply {
+  readonly natsJwt: string;
+  /** Document keys the JWT opens besides the workload's own; `eps.<ns>.<svc>.*` = all shards. */
+  readonly keys: readonly string[];
+  /** Unix milliseconds; the JWT ends then. */
+  readonly expiresAt: number;
+}
+
+export interface JoinReply extends AccessReply {
+  /** Leaf and intermediate, PEM. */
+  readonly chain: string;
+  readonly bundle: readonly string[];
+  readonly configKeys: readonly { readonly kid: string; readonly key: string }[];
+  readonly natsUrl: string;
+  readonly instance: string;
+  readonly trustDomain: string;
+  /** Declared services this workload may not see. */
+  readonly refused: readonly (Grant & { readonly reason: string })[];
+}
+
+/** All throw a `Failure` with its HTTP status. */
+export interface Issuer {
+  join(request: JoinRequest, origin?: RequestOrigin): Promise<JoinReply>;
+  /** `peer`: the verified SPIFFE ID of the client's certificate. */
+  renew(peer: string, request: RenewRequest, origin?: RequestOrigin): Promise<JoinReply>;
+  access(peer: string, request: AccessRequest): AccessReply;
+}
+
+interface Member extends InstanceName {
+  readonly serviceAccount: string;
+  readonly identity: string;
+  readonly tokenId: string;
+}
+
+const MAX_UPSTREAMS = 500;
+const FIX_NEW_TOKEN = "create another with 'weft token create' and join with it";
+
+function refuse(status: 400 | 401 | 403 | 404, code: string, message: string, fix: string) {
+  return new Failure(code, message, fix, { status, exit: EXIT.refused });
+}
+
+function checkName(what: string, value: string): void {
+  if (isName(value)) return;
+  throw refuse(
+    400,
+    "name_invalid",
+    `${what} ${JSON.stringify(value)} is not a name`,
+    "use at most 63 lower-case letters, digits and inner dashes",
+  );
+}
+
+function checkNatsKey(key: string): void {
+  if (isNkeyPublic("user", key)) return;
+  throw refuse(
+    400,
+    "nats_key_invalid",
+    "natsKey is not a public NATS user key",
+    "send the key that begins with U; its seed stays with the workload",
+  );
+}
+
+/** Checks a presented token down to its scope; the one-time use is noted later. */
+function checkToken(options: IssuerOptions, request: JoinRequest): TokenRow {
+  const token = parseToken(request.token);
+  const row = token === undefined ? undefined : findToken(options.store, token.id);
+  if (token === undefined || row === undefined || !secretMatches(token.secret, row.secretHash)) {
+    throw refuse(401, "token_invalid", "the token is not one of this mesh", FIX_NEW_TOKEN);
+  }
+  if (row.kind !== "join") {
+    throw refuse(403, "token_kind", "an admin token cannot join a workload", FIX_NEW_TOKEN);
+  }
+  if (row.revokedAt !== null) {
+    throw refuse(401, "token_revoked", `token ${row.id} was revoked`, FIX_NEW_TOKEN);
+  }
+  if (row.expiresAt !== null && options.now() >= row.expiresAt) {
+    throw refuse(401, "token_expired", `token ${row.id} has expired`, FIX_NEW_TOKEN);
+  }
+  if (row.once && row.usedAt !== null) throw usedUp(row);
+  const { namespace, services } = row.scope;
+  if (namespace !== undefined && namespace !== request.namespace) {
+    throw outOfScope(row, `is for namespace ${namespace}, not ${request.namespace}`);
+  }
+  if (services !== undefined) {
+    if (!services.includes(request.service)) {
+      throw outOfScope(row, `is not for service ${request.service}`);
+    }
+    // Policies match the account: a token for one service must not give another's identity.
+    if (!services.includes(request.serviceAccount)) {
+      throw outOfScope(row, `is not for service account ${request.serviceAccount}`);
+    }
+  }
+  return row;
+}
+
+function usedUp(row: TokenRow): Failure {
+  return refuse(401, "token_used", `one-time token ${row.id} was used before`, FIX_NEW_TOKEN);
+}
+
+function outOfScope(row: TokenRow, why: string): Failure {
+  return refuse(403, "token_scope", `token ${row.id} ${why}`, FIX_NEW_TOKEN);
+}
+
+function findService(resources: readonly Resource[], of: Grant): ServiceResource | undefined {
+  return resources.find(
+    (resource): resource is ServiceResource =>
+      resource.kind === "Service" &&
+      resource.metadata.namespace === of.namespace &&
+      resource.metadata.name === of.service,
+  );
+}
+
+/** A service sees its own namespace, what is visible to all, and what names its namespace. */
+function isVisible(service: ServiceResource | undefined, namespace: string): boolean {
+  const visibility = service?.spec.visibility;
+  if (service === undefined || visibility === undefined) return true;
+  if (service.metadata.namespace === namespace) return true;
+  return visibility.includes("*") || visibility.includes(namespace);
+}
+
+/** Keys of all the services granted to an instance that it may (still) see. */
+function grantedKeys(store: Store, resources: readonly Resource[], member: InstanceName): string[] {
+  const keys = new Set<string>();
+  for (const grant of grantsOfInstance(store, member.instance)) {
+    if (!isVisible(findService(resources, grant), member.namespace)) continue;
+    for (const key of grantsOf(resources, grant)) keys.add(key);
+  }
+  return [...keys].sort();
+}
+
+function resourcesOf(store: Store): Resource[] {
+  return listResources(store).map((each) => each.resource);
+}
+
+function natsUrlFor(url: string, origin: RequestOrigin | undefined): string {
+  const host = origin?.host;
+  if (host === undefined) return url;
+  return url.replace(/\/\/(0\.0\.0\.0|\[::\])(?=:|$)/, () => {
+    return `//${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}`;
+  });
+}
+
+function issueAccess(
+  options: IssuerOptions,
+  member: Member,
+  natsKey: string,
+  expiresAt: number,
+): AccessReply {
+  const keys = grantedKeys(options.store, resourcesOf(options.store), member);
+  const natsJwt = options.nats.issueUser(
+    {
+      name: subjectId(member),
+      publicKey: natsKey,
+      rights: userRights(member, keys),
+      expiresAt,
+    },
+    options.now(),
+  );
+  return { natsJwt, keys, expiresAt };
+}
+
+function issueLeaf(options: IssuerOptions, member: Member, csr: string): Promise<IssuedLeaf> {
+  const { authority, svidTtlMs } = options;
+  return authority.issue({
+    csrPem: csr,
+    spiffeId: member.identity,
+    dnsNames: serviceDnsNames(authority.trustDomain, member.namespace, member.service),
+    ttlMs: svidTtlMs,
+  });
+}
+
+/** Inside a transaction: the member, its certificate, and an audit entry. */
+function record(
+  options: IssuerOptions,
+  member: Member,
+  leaf: IssuedLeaf,
+  action: "join" | "renew",
+): void {
+  const { store } = options;
+  const t = options.now();
+  const { namespace, service, instance, serviceAccount, identity, tokenId } = member;
+  if (action === "join") {
+    putJoined(store, {
+      instance,
+      namespace,
+      service,
+      serviceAccount,
+      identity,
+      tokenId,
+      joinedAt: t,
+    });
+  }
+  putCertificate(store, {
+    serial: leaf.serial,
+    instance,
+    identity,
+    notBefore: leaf.notBefore,
+    notAfter: leaf.notAfter,
+    issuedAt: t,
+  });
+  appendAudit(store, {
+    t,
+    actor: action === "join" ? `token:${tokenId}` : identity,
+    action,
+    subject: subjectId(member),
+    detail: { identity, serial: leaf.serial },
+  });
+}
+
+function reply(
+  options: IssuerOptions,
+  member: Member,
+  leaf: IssuedLeaf,
+  access: AccessReply,
+  refused: JoinReply["refused"],
+  origin: RequestOrigin | undefined,
+): JoinReply {
+  return {
+    chain: leaf.chainPem,
+    bundle: options.authority.bundle,
+    configKeys: options.configKeys(),
+    natsUrl: natsUrlFor(options.natsUrl, origin),
+    instance: member.instance,
+    trustDomain: options.authority.trustDomain,
+    refused,
+    ...access,
+  };
+}
+
+function memberFor(options: IssuerOptions, request: JoinRequest, row: TokenRow): Member {
+  const { namespace, service, serviceAccount } = request;
+  const identity = spiffeIdOf(options.authority.trustDomain, namespace, serviceAccount);
+  const earlier = request.instance === undefined ? undefined : find(options, request.instance);
+  const same =
+    earlier?.identity === identity &&
+    earlier.namespace === namespace &&
+    earlier.service === service;
+  const instance = same ? earlier.instance : base32(randomBytes(7)).slice(0, 10).toLowerCase();
+  return { namespace, service, serviceAccount, identity, instance, tokenId: row.id };
+}
+
+function find(options: IssuerOptions, instance: string): Member | undefined {
+  return workload(options.store, instance);
+}
+
+async function join(
+  options: IssuerOptions,
+  request: JoinRequest,
+  origin: RequestOrigin | undefined,
+): Promise<JoinReply> {
+  const { store } = options;
+  // The token first: someone without one learns nothing else.
+  const row = checkToken(options, request);
+  checkName("service", request.service);
+  checkName("namespace", request.namespace);
+  checkName("service account", request.serviceAccount);
+  if (request.namespace === CONTROL_NAMESPACE) {
+    throw refuse(
+      403,
+      "namespace_reserved",
+      `namespace ${CONTROL_NAMESPACE} belongs to the control plane`,
+      "join in another namespace",
+    );
+  }
+  checkNatsKey(request.natsKey);
+  requestedKey(request.csr);
+  const member = memberFor(options, request, row);
+  const { granted, refused } = sortUpstreams(options, request);
+  const leaf = await issueLeaf(options, member, request.csr);
+  store.write(() => {
+    const t = options.now();
+    if (!useToken(store, row.id, t)) throw usedUp(row);
+    record(options, member, leaf, "join");
+    for (const grant of granted) putGrant(store, member.instance, grant, t);
+  });
+  const access = issueAccess(options, member, request.natsKey, leaf.notAfter);
+  return reply(options, member, leaf, access, refused, origin);
+}
+
+/** Declared upstreams that may be granted, and those that may not. */
+function sortUpstreams(options: IssuerOptions, request: JoinRequest) {
+  const upstreams = request.upstreams ?? [];
+  if (upstreams.length > MAX_UPSTREAMS) {
+    throw refuse(
+      400,
+      "too_many_upstreams",
+      `${upstreams.length} upstreams are declared; the limit is ${MAX_UPSTREAMS}`,
+      "declare fewer: the others are granted on first use",
+    );
+  }
+  const resources = resourcesOf(options.store);
+  const granted: Grant[] = [];
+  const refused: (Grant & { readonly reason: string })[] = [];
+  for (const { namespace, service } of upstreams) {
+    checkName("upstream namespace", namespace);
+    checkName("upstream service", service);
+    const visible = isVisible(findService(resources, { namespace, service }), request.namespace);
+    if (visible) granted.push({ namespace, service });
+    else refused.push({ namespace, service, reason: "not_visible" });
+  }
+  return { granted, refused };
+}
+
+/** The member behind a certificate; the certificate proves the identity, the store the rest. */
+function requireMember(options: IssuerOptions, peer: string, instance: string): Member {
+  const identity = parseWorkloadIdentity(peer);
+  if (identity === undefined || identity.trustDomain !== options.authority.trustDomain) {
+    throw refuse(
+      401,
+      "identity_invalid",
+      `${JSON.stringify(peer)} is not a workload of this mesh`,
+      "present the certificate that the control plane issued",
+    );
+  }
+  const member = find(options, instance);
+  if (member === undefined) {
+    throw refuse(
+      404,
+      "instance_unknown",
+      `instance ${JSON.stringify(instance)} is not known here`,
+      "join again with a token",
+    );
+  }
+  if (member.identity === peer) return member;
+  throw refuse(
+    403,
+    "identity_mismatch",
+    `instance ${instance} does not belong to ${peer}`,
+    "use the certificate and the instance id of the same data folder",
+  );
+}
+
+async function renew(
+  options: IssuerOptions,
+  peer: string,
+  request: RenewRequest,
+  origin: RequestOrigin | undefined,
+): Promise<JoinReply> {
+  const member = requireMember(options, peer, request.instance);
+  checkNatsKey(request.natsKey);
+  const leaf = await issueLeaf(options, member, request.csr);
+  options.store.write(() => record(options, member, leaf, "renew"));
+  const access = issueAccess(options, member, request.natsKey, leaf.notAfter);
+  return reply(options, member, leaf, access, [], origin);
+}
+
+function access(options: IssuerOptions, peer: string, request: AccessRequest): AccessReply {
+  const { store } = options;
+  const member = requireMember(options, peer, request.instance);
+  checkNatsKey(request.natsKey);
+  const { namespace, service } = request;
+  checkName("namespace", namespace);
+  checkName("service", service);
+  const resource = findService(resourcesOf(store), { namespace, service });
+  if (resource === undefined) {
+    throw refuse(
+      404,
+      "service_unknown",
+      `there is no service ${service} in namespace ${namespace}`,
+      "apply a Service, or start a workload of it",
+    );
+  }
+  const t = options.now();
+  const expiresAt = t + options.svidTtlMs;
+  const known = grantsOfInstance(store, member.instance).some(
+    (grant) => grant.namespace === namespace && grant.service === service,
+  );
+  const visible = isVisible(resource, member.namespace);
+  if (!known || !visible) {
+    store.write(() => {
+      if (visible) putGrant(store, member.instance, { namespace, service }, t);
+      appendAudit(store, {
+        t,
+        actor: member.identity,
+        action: visible ? "access.granted" : "access.refused",
+        subject: `${namespace}/${service}`,
+        detail: { instance: member.instance },
+      });
+    });
+  }
+  if (!visible) {
+    throw refuse(
+      403,
+      "service_not_visible",
+      `service ${namespace}/${service} is not visible to namespace ${member.namespace}`,
+      `add ${member.namespace} to the visibility of the Service`,
+    );
+  }
+  return issueAccess(options, member, request.natsKey, expiresAt);
+}
+
+export function createIssuer(options: IssuerOptions): Issuer {
+  return {
+    join: (request, origin) => join(options, request, origin),
+    renew: (peer, request, origin) => renew(options, peer, request, origin),
+    access: (peer, request) => access(options, peer, request),
+  };
+}
