@@ -207,7 +207,7 @@ function check(
   for (;;) {
     const result = v.safeParse(schema, value);
     if (result.success) return { output: result.output, issues: unknown };
-    const extra = result.issues.filter((issue) => issue.expected === "never");
+    const extra = result.issues.filter((issue) => issue.expected === "never" && !ofList(issue));
     if (extra.length > 0 && unknown.length < ISSUES_MAX) {
       for (const issue of extra) {
         unknown.push(issueOf(issue, document, report));
@@ -216,8 +216,18 @@ function check(
       continue;
     }
     const rest = result.issues.map((issue) => issueOf(issue, document, report));
-    return { output: undefined, issues: [...unknown, ...rest] };
+    const lists = new Set<string>();
+    const once = rest.filter(({ path, code }) => {
+      const name = `${path} ${code}`;
+      return !lists.has(name) && lists.add(name);
+    });
+    return { output: undefined, issues: [...unknown, ...once] };
   }
+}
+
+/** The library takes a list for an object with wrong keys. */
+function ofList(issue: v.BaseIssue<unknown>): boolean {
+  return issue.type === "strict_object" && Array.isArray(issue.path?.at(-1)?.input);
 }
 
 function pathOf(issue: v.BaseIssue<unknown>): Path {
@@ -232,6 +242,10 @@ function removeAt(root: Record<string, unknown>, path: Path): void {
 
 function issueOf(issue: v.BaseIssue<unknown>, document: TextDocument, report: Report): Issue {
   const path = pathOf(issue);
+  if (ofList(issue)) {
+    const fix = "write it as `field: value` lines";
+    return report(path.slice(0, -1), "wrong_type", "must be a map of fields, not a list", fix);
+  }
   const onKey =
     issue.expected === "never" || issue.path?.at(-1)?.origin === "key" || issue.type === "record";
   if (issue.input === null && issue.kind === "schema") {

@@ -6,7 +6,6 @@ import { type Finding, noPort, noService, type Report, reporter } from "./findin
 import {
   type Issue,
   type ParsedResource,
-  type Path,
   pathText,
   type Resource,
   resourceKey,

@@ -3,7 +3,7 @@ import type { HeaderEdit } from "../snapshot/document.ts";
 
 export interface CompiledEdit {
   /** Lower-case names whose fields are dropped: those removed and those set anew. */
-  readonly drops: ReadonlySet<string>;
+  readonly drops: readonly string[];
   /** Field lines to append, each ending in CRLF; "" = none. */
   readonly lines: string;
 }
@@ -35,5 +35,8 @@ export function compileEdits(
     fields.push(...edit.add);
     for (const name of edit.remove) drop(name);
   }
-  return { drops, lines: fields.map(({ name, value }) => `${name}: ${value}\r\n`).join("") };
+  return {
+    drops: [...drops],
+    lines: fields.map(({ name, value }) => `${name}: ${value}\r\n`).join(""),
+  };
 }
