@@ -4,8 +4,9 @@
  * Every control plane answers under one name, whatever address it is dialled by; its root is the
  * one on this host or the one whose hash the token carries.
  */
+import type { Page } from "../../src/api/answers.ts";
 import { EXIT, type ExitCode, Failure } from "../../src/error.ts";
-import { record, records, text } from "./json.ts";
+import { text } from "./json.ts";
 import type { Place } from "./locate.ts";
 
 const SERVER_NAME = "controlplane.weft";
@@ -15,9 +16,10 @@ const TIMEOUT_MS = 60_000;
 
 export interface Client {
   readonly url: string;
-  readonly get: (path: string) => Promise<unknown>;
-  readonly post: (path: string, body: unknown) => Promise<unknown>;
-  readonly remove: (path: string) => Promise<unknown>;
+  /** Answers have the shapes of src/api/answers.ts, which both sides are built with. */
+  readonly get: <T>(path: string) => Promise<T>;
+  readonly post: <T>(path: string, body: unknown) => Promise<T>;
+  readonly remove: <T>(path: string) => Promise<T>;
   /** The answer's bytes. */
   readonly download: (path: string) => Promise<Uint8Array>;
 }
@@ -52,9 +54,9 @@ export function createClient(place: Place): Client {
     if (response.ok) return response;
     throw await refusal(response);
   };
-  const json = async (response: Response): Promise<unknown> => {
+  const json = async <T>(response: Response): Promise<T> => {
     const body = await response.text();
-    return body === "" ? {} : JSON.parse(body);
+    return JSON.parse(body === "" ? "{}" : body) as T;
   };
   return {
     url: place.url,
@@ -161,15 +163,16 @@ function pinned(pem: string, roots: readonly string[]): boolean {
   return roots.some((root) => root === hash.toString("hex") || root === hash.toString("base64url"));
 }
 
-/** Follows a list's cursor to its end. */
-export async function getAll(client: Client, path: string): Promise<readonly unknown[]> {
-  const items: unknown[] = [];
-  let cursor = "";
+/** Follows a list's cursor to its end, or until `limit` items are there. */
+export async function getAll<T>(client: Client, path: string, limit = Infinity): Promise<T[]> {
+  const items: T[] = [];
+  let cursor: string | undefined;
   do {
     const joint = path.includes("?") ? "&" : "?";
-    const page = await client.get(cursor === "" ? path : `${path}${joint}cursor=${cursor}`);
-    items.push(...records(page, "items"));
-    cursor = encodeURIComponent(text(record(page), "next"));
-  } while (cursor !== "");
-  return items;
+    const at = cursor === undefined ? "" : `${joint}cursor=${encodeURIComponent(cursor)}`;
+    const page: Page<T> = await client.get(path + at);
+    items.push(...page.items);
+    cursor = page.next;
+  } while (cursor !== undefined && items.length < limit);
+  return items.slice(0, limit);
 }

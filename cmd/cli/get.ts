@@ -1,0 +1,131 @@
+/** `weft get`: documents as lists or whole. */
+import type { ResourceAnswer } from "../../src/api/answers.ts";
+import type { HttpRouteResource, Resource } from "../../src/config/resource.ts";
+import { toYaml } from "../../src/config/to-yaml.ts";
+import { EXIT } from "../../src/error.ts";
+import { type Client, getAll } from "./client.ts";
+import { readKindAndName, resourcePath, STORED_KINDS, type StoredKind } from "./kinds.ts";
+import { printListing, watch } from "./list.ts";
+import { age, type Column } from "./table.ts";
+import type { Terminal } from "./terminal.ts";
+import { type Format, LIST_FORMATS, typedFormat, typedToggle } from "./typed.ts";
+import type { Session, Typed } from "./verbs.ts";
+
+export async function get(
+  session: Session,
+  args: readonly string[],
+  typed: Typed,
+): Promise<number> {
+  const format = typedFormat(typed, LIST_FORMATS);
+  const client = await session.client();
+  const asked = args[0] === undefined ? undefined : readKindAndName(args[0], args[1]);
+  const show = async (terminal: Terminal) => {
+    if (asked?.name !== undefined) {
+      const path = resourcePath(asked.kind, session.namespace, asked.name);
+      printOne(terminal, await client.get<ResourceAnswer>(path), format);
+    } else {
+      const kinds = asked === undefined ? STORED_KINDS : [asked.kind];
+      const found = await list(
+        client,
+        kinds,
+        session.namespace,
+        typedToggle(typed, "allNamespaces"),
+      );
+      printMany(terminal, found, format);
+    }
+  };
+  if (typedToggle(typed, "watch")) await watch(session.terminal, show);
+  await show(session.terminal);
+  return EXIT.ok;
+}
+
+async function list(
+  client: Client,
+  kinds: readonly StoredKind[],
+  namespace: string,
+  all: boolean,
+): Promise<readonly ResourceAnswer[]> {
+  const lists = kinds.map((kind) =>
+    getAll<ResourceAnswer>(client, all ? `/v1/resources/${kind}` : resourcePath(kind, namespace)),
+  );
+  return (await Promise.all(lists)).flat();
+}
+
+function printOne(terminal: Terminal, found: ResourceAnswer, format: Format): void {
+  if (format === "json") terminal.out(`${JSON.stringify(found.resource, null, 2)}\n`);
+  else if (format === "yaml") terminal.out(toYaml(found.resource));
+  else printMany(terminal, [found], format);
+}
+
+function printMany(terminal: Terminal, found: readonly ResourceAnswer[], format: Format): void {
+  if (format === "yaml") {
+    terminal.out(found.map(({ resource }) => toYaml(resource)).join("---\n"));
+    return;
+  }
+  printListing(
+    terminal,
+    {
+      columns: columns(terminal.now()),
+      rows: found,
+      nameOf: ({ key }) => key,
+      value: found.map(({ resource }) => resource),
+      empty: "nothing found; -A looks in all namespaces",
+    },
+    format,
+  );
+}
+
+function columns(now: number): readonly Column<ResourceAnswer>[] {
+  return [
+    { title: "NAMESPACE", text: ({ resource }) => resource.metadata.namespace },
+    { title: "KIND", text: ({ resource }) => resource.kind },
+    { title: "NAME", text: ({ resource }) => resource.metadata.name },
+    { title: "SAYS", text: ({ resource }) => gist(resource) },
+    { title: "REVISION", text: ({ revision }) => String(revision), align: "right" },
+    { title: "AGE", text: ({ t }) => age(now - t), align: "right" },
+    { title: "ORIGIN", text: ({ origin }) => origin, wide: true },
+    {
+      title: "LABELS",
+      text: ({ resource }) => pairs(resource.metadata.labels),
+      wide: true,
+    },
+  ];
+}
+
+function pairs(labels: Readonly<Record<string, string>>): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
+}
+
+/** What a document says, in a few words. */
+function gist(resource: Resource): string {
+  switch (resource.kind) {
+    case "Mesh":
+      return resource.spec.outbound ?? "defaults";
+    case "Service": {
+      const ports = resource.spec.ports.map(({ port, protocol }) =>
+        protocol === undefined ? String(port) : `${port}/${protocol}`,
+      );
+      const subsets = resource.spec.subsets?.map(({ name }) => name) ?? [];
+      return ports.join(",") + (subsets.length === 0 ? "" : ` subsets ${subsets.join(",")}`);
+    }
+    case "Workload":
+      return `${resource.spec.service} at ${resource.spec.address}`;
+    case "TrafficPolicy":
+      return `for ${resource.spec.targetRef.name}`;
+    case "HTTPRoute":
+      return routeGist(resource);
+    case "Process":
+      return resource.spec.command.join(" ");
+  }
+}
+
+function routeGist({ spec }: HttpRouteResource): string {
+  const parents = (spec.parentRefs ?? []).map(({ name }) => name).join(",");
+  const backends = (spec.rules ?? []).flatMap((rule) =>
+    (rule.backendRefs ?? []).map(({ name, weight }) => `${name}:${weight ?? 1}`),
+  );
+  const shown = backends.slice(0, 4).join(" ");
+  return `${parents} -> ${shown}${backends.length > 4 ? " …" : ""}`;
+}
