@@ -1,0 +1,18 @@
+/** What one client of a served application may take up. */
+export interface ServeLimits {
+  /** A longer request body is answered 413 without being read any further. */
+  readonly bodyBytesMax: number;
+  /** From the first byte of a request (or from accept) to the end of its head. */
+  readonly headTimeoutMs: number;
+  /** Between requests, between two pieces of a body, and for a client that does not read. */
+  readonly idleTimeoutMs: number;
+  /** Received and not yet wanted by the application; beyond it the connection is paused. */
+  readonly bufferedBytesMax: number;
+}
+
+export const SERVE_LIMITS: ServeLimits = {
+  bodyBytesMax: 5 * 1024 * 1024,
+  headTimeoutMs: 10_000,
+  idleTimeoutMs: 60_000,
+  bufferedBytesMax: 64 * 1024,
+};
