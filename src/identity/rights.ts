@@ -44,7 +44,8 @@ export function ownKeys(name: InstanceName): string[] {
 
 /**
  * Rights of one workload. `keys` are granted besides its own; a key may end in `.*`, which covers
- * every shard of one service's endpoints and nothing deeper.
+ * every shard of one service's endpoints. (The server lets its holder subscribe to `.>` in the
+ * same place as well; no key lies deeper.)
  */
 export function userRights(name: InstanceName, keys: readonly string[]): NatsRights {
   const id = subjectId(name);

@@ -1,0 +1,272 @@
+/** What a workload's credentials allow on a real nats-server, and everything they must not. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { connect, type NatsConnection } from "nats";
+import type { NatsCredentials } from "../identity/nats-auth.ts";
+import { openNatsAuthority, parseNatsCredentials, signNonce } from "../identity/nats-auth.ts";
+import { createNkey } from "../identity/nkey.ts";
+import { directGetSubject, documentSubject, inboxPrefix, userRights } from "../identity/rights.ts";
+import type { Bus } from "./bus.ts";
+import { type NatsFixture, startNats } from "./nats.fixture.ts";
+
+const me = { namespace: "default", service: "frontend", instance: "aaaaaaaaaa" };
+const granted = ["out.default.cart", "eps.default.cart.*"];
+const data = new TextEncoder().encode("x");
+
+let nats: NatsFixture;
+let control: Bus;
+let mine: Bus;
+let raw: NatsConnection;
+let heard: string[];
+
+function authenticator(credentials: NatsCredentials) {
+  return (nonce?: string) => ({
+    jwt: credentials.jwt,
+    nkey: "",
+    sig: signNonce(credentials, nonce ?? ""),
+  });
+}
+
+/** Names the operation the server refused, or says that nothing was. */
+async function violation(attempt: (connection: NatsConnection) => void): Promise<string> {
+  const credentials = nats.workload(me, granted);
+  const connection = await connect({
+    servers: nats.server.url,
+    inboxPrefix: inboxPrefix(me),
+    authenticator: authenticator(credentials),
+    reconnect: false,
+  });
+  let refused = "allowed";
+  void (async () => {
+    for await (const { type, permissionContext } of connection.status()) {
+      if (type === "error" && permissionContext !== undefined) {
+        refused = permissionContext.operation;
+      }
+    }
+  })();
+  attempt(connection);
+  await connection.flush();
+  await Bun.sleep(5);
+  await connection.close();
+  return refused;
+}
+
+beforeAll(async () => {
+  nats = await startNats();
+  const own = nats.control();
+  control = await nats.connect(() => own);
+  await control.ensureBucket();
+  for (const key of [
+    "head",
+    "mesh",
+    "out.default.cart",
+    "eps.default.cart.0",
+    "eps.default.cart.7",
+  ])
+    await control.kvPut(key, data);
+  for (const key of ["in.default.cart", "in.default.frontend", "out.other.secret"])
+    await control.kvPut(key, data);
+  const credentials = nats.workload(me, granted);
+  mine = await nats.connect(() => credentials, inboxPrefix(me));
+  raw = await connect({ servers: nats.server.url, authenticator: authenticator(own) });
+  heard = [];
+  control.subscribe("weft.>", (subject) => heard.push(subject));
+});
+afterAll(async () => {
+  await raw.close();
+  await nats.close();
+});
+
+describe("allowed", () => {
+  test.each(["head", "mesh", "in.default.frontend", "out.default.cart", "eps.default.cart.7"])(
+    "reading and hearing %s",
+    async (key) => {
+      expect(await mine.kvGet(key)).toEqual(data);
+      const seen: string[] = [];
+      const stop = mine.kvSubscribe(key, (on) => seen.push(on));
+      await mine.kvGet(key);
+      await control.kvPut(key, data);
+      await Bun.sleep(20);
+      expect(seen).toEqual([key]);
+      stop();
+    },
+  );
+
+  test("speaking on its own subjects", async () => {
+    const id = "default.frontend.aaaaaaaaaa";
+    const own = ["weft.rpc.register", "weft.rpc.renew", "weft.rpc.deregister", "weft.ack"];
+    for (const subject of [...own, "weft.stats"]) mine.publish(`${subject}.${id}`, data);
+    await mine.kvGet("head");
+    await Bun.sleep(20);
+    expect(heard).toEqual([...own, "weft.stats"].map((subject) => `${subject}.${id}`));
+  });
+});
+
+describe("refused publishing", () => {
+  const subjects = [
+    // documents: nothing but the control plane writes
+    documentSubject("head"),
+    documentSubject("out.default.cart"),
+    documentSubject("in.default.frontend"),
+    // current values of keys that were not granted
+    directGetSubject("out.other.secret"),
+    directGetSubject("in.default.cart"),
+    directGetSubject("eps.default.cart"),
+    directGetSubject("eps.default.cart.0.1"),
+    directGetSubject("eps.default.other.0"),
+    directGetSubject("out.default.>"),
+    directGetSubject("*"),
+    directGetSubject(">"),
+    // other ways to read the stream
+    "$JS.API.DIRECT.GET.KV_weft-config",
+    "$JS.API.STREAM.MSG.GET.KV_weft-config",
+    "$JS.API.INFO",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.INFO.KV_weft-config",
+    "$JS.API.CONSUMER.CREATE.KV_weft-config",
+    "$JS.API.CONSUMER.CREATE.KV_weft-config.x.$KV.weft-config.head",
+    "$JS.API.CONSUMER.DURABLE.CREATE.KV_weft-config.x",
+    "$JS.API.CONSUMER.MSG.NEXT.KV_weft-config.x",
+    "$JS.API.CONSUMER.LIST.KV_weft-config",
+    "$JS.API.CONSUMER.INFO.KV_weft-config.x",
+    "$JS.API.CONSUMER.DELETE.KV_weft-config.x",
+    // administration
+    "$JS.API.STREAM.CREATE.EVIL",
+    "$JS.API.STREAM.UPDATE.KV_weft-config",
+    "$JS.API.STREAM.DELETE.KV_weft-config",
+    "$JS.API.STREAM.PURGE.KV_weft-config",
+    "$JS.API.STREAM.MSG.DELETE.KV_weft-config",
+    "$JS.API.STREAM.SNAPSHOT.KV_weft-config",
+    "$JS.API.STREAM.RESTORE.KV_weft-config",
+    "$JS.API.STREAM.PEER.REMOVE.KV_weft-config",
+    "$JS.API.STREAM.LEADER.STEPDOWN.KV_weft-config",
+    "$JS.API.ACCOUNT.PURGE.X",
+    "$JS.FC.KV_weft-config.x",
+    "$JS.ACK.KV_weft-config.x.1.1.1.1.1",
+    "$SYS.REQ.SERVER.PING",
+    "$SYS.REQ.USER.INFO",
+    "$SYS.REQ.CLAIMS.UPDATE",
+    // somebody else's subjects
+    "weft.rpc.register.default.cart.aaaaaaaaaa",
+    "weft.rpc.register.default.frontend.bbbbbbbbbb",
+    "weft.rpc.renew.other.frontend.aaaaaaaaaa",
+    "weft.rpc.deregister.default.cart.aaaaaaaaaa",
+    "weft.rpc.other.default.frontend.aaaaaaaaaa",
+    "weft.ack.default.cart.aaaaaaaaaa",
+    "weft.stats.default.frontend.bbbbbbbbbb",
+    "weft.tap.1.default.frontend.aaaaaaaaaa",
+    "weft.ack.default.frontend.aaaaaaaaaa.more",
+    "_INBOX_default.cart.aaaaaaaaaa.x",
+    "_INBOX_controlplane.x",
+    "_INBOX.x",
+    "anything",
+  ];
+  test.each(subjects)("%s", async (subject) => {
+    expect(await violation((connection) => connection.publish(subject, data))).toBe("publish");
+  });
+});
+
+describe("refused subscribing", () => {
+  test.each([
+    ">",
+    "*",
+    "$KV.>",
+    "$KV.weft-config.>",
+    "$KV.weft-config.*",
+    "$KV.weft-config.out.default.*",
+    "$KV.weft-config.out.other.secret",
+    "$KV.weft-config.in.default.cart",
+    "$KV.weft-config.eps.default.>",
+    "$KV.weft-config.eps.default.*.0",
+    "$KV.weft-config.eps.default.other.0",
+    "_INBOX.>",
+    "_INBOX_default.cart.aaaaaaaaaa.>",
+    "_INBOX_default.frontend.bbbbbbbbbb.>",
+    "_INBOX_default.frontend.*.>",
+    "_INBOX_controlplane.>",
+    "weft.>",
+    "weft.rpc.register.default.frontend.aaaaaaaaaa",
+    "weft.ack.>",
+    "$JS.API.>",
+    "$JS.EVENT.>",
+    "$SYS.>",
+  ])("%s", async (subject) => {
+    const refused = await violation((connection) => {
+      connection.subscribe(subject, { callback: () => {} });
+    });
+    expect(refused).toBe("subscription");
+  });
+});
+
+describe("refused connections", () => {
+  async function login(credentials: NatsCredentials): Promise<string> {
+    try {
+      const connection = await connect({
+        servers: nats.server.url,
+        authenticator: authenticator(credentials),
+        reconnect: false,
+        timeout: 2_000,
+      });
+      await connection.close();
+      return "connected";
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  test("no credentials", async () => {
+    const attempt = connect({ servers: nats.server.url, reconnect: false });
+    expect(await attempt.catch((error) => error.message)).toContain("Authorization Violation");
+  });
+
+  test("another mesh's operator, another's key, an altered or expired JWT", async () => {
+    const good = nats.workload(me, granted);
+    expect(await login(good)).toBe("connected");
+    const stranger = openNatsAuthority(`${nats.folder}/keys/stranger.seed`);
+    const key = createNkey("user");
+    const now = Date.now();
+    const user = { name: "x", publicKey: key.publicKey, expiresAt: now + 60_000 };
+    const forged = { jwt: stranger.issueUser(user, now), seed: key.seed };
+    const [head = "", body = "", signature = ""] = good.jwt.split(".");
+    const claims = JSON.parse(Buffer.from(body, "base64url").toString());
+    claims.nats.pub = {};
+    const altered = Buffer.from(JSON.stringify(claims)).toString("base64url");
+    for (const bad of [
+      forged,
+      { jwt: good.jwt, seed: key.seed },
+      { jwt: `${head}.${altered}.${signature}`, seed: good.seed },
+      nats.workload(me, granted, -5_000),
+      { jwt: "", seed: good.seed },
+    ]) {
+      expect(await login(bad)).toContain("Authorization Violation");
+    }
+  });
+});
+
+describe("the lists", () => {
+  test("only literal keys and the shards of one service are granted", () => {
+    const wide = [
+      "out.>",
+      "out.*.cart",
+      "eps.*.*.*",
+      "eps.default.*",
+      ">",
+      "*",
+      "",
+      "a b",
+      "in.x.*",
+    ];
+    const none = userRights(me, []);
+    expect(userRights(me, wide)).toEqual(none);
+    expect(userRights(me, ["head", "mesh"])).toEqual(none);
+  });
+
+  test("a credentials file is read, and nothing else passes for one", () => {
+    const { jwt, seed } = nats.control();
+    const file = `-----BEGIN NATS USER JWT-----\n${jwt}\n------END NATS USER JWT------\n
+-----BEGIN USER NKEY SEED-----\n${seed}\n------END USER NKEY SEED------\n`;
+    expect(parseNatsCredentials(file)).toEqual({ jwt, seed });
+    expect(() => parseNatsCredentials(file.replace(seed, "SUABC"))).toThrow("no user JWT");
+    expect(() => parseNatsCredentials("")).toThrow("no user JWT");
+  });
+});
