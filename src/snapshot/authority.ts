@@ -70,7 +70,7 @@ export function splitAuthority(
 function meshName(host: string, callerNamespace: string) {
   let rest = host;
   let certain = false;
-  if (rest.endsWith(".mesh")) {
+  if (/\..+\.mesh$/.test(rest)) {
     rest = rest.slice(0, -".mesh".length);
     certain = true;
   } else if (rest.endsWith(CLUSTER)) {
