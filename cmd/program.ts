@@ -1,10 +1,11 @@
 /** The command line: modes and verbs, their help, and how an error ends the program. */
+import { join, resolve } from "node:path";
 import { Command, CommanderError } from "commander";
 import { EXIT, Failure } from "../src/error.ts";
 import { explain, type Terminal } from "./cli/terminal.ts";
 import { addVerbs, type Outcome } from "./cli/verbs.ts";
 import { addFlag, writtenFlags } from "./command-flags.ts";
-import { type Environment, refuseUnsafe } from "./environment.ts";
+import { type Environment, refuseUnsafe, stateFolder } from "./environment.ts";
 import {
   type ConfigFile,
   MODE_FLAGS,
@@ -15,7 +16,13 @@ import {
   variableOf,
 } from "./flags.ts";
 import { readOneOf } from "./grammar.ts";
-import { controlplaneOptions, nodeOptions, type Surroundings, sidecarOptions } from "./start.ts";
+import {
+  controlplaneOptions,
+  DEFAULTS,
+  nodeOptions,
+  type Surroundings,
+  sidecarOptions,
+} from "./start.ts";
 import { processTerminal } from "./terminal.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
@@ -84,7 +91,7 @@ function buildProgram(terminal: Terminal, env: Environment, outcome: Outcome): C
     .version(`weft ${VERSION} (${COMMIT})`, "-V, --version", "print the version")
     .helpOption("-h, --help", "print help")
     .helpCommand("help [VERB]", "help for a mode or verb")
-    .showHelpAfterError("(add --help for examples)")
+    .showHelpAfterError("  fix: --help shows how, with examples")
     .showSuggestionAfterError(true)
     .configureHelp({ showGlobalOptions: false })
     .configureOutput({
@@ -95,11 +102,8 @@ function buildProgram(terminal: Terminal, env: Environment, outcome: Outcome): C
     })
     .exitOverride()
     .addHelpText("after", EXAMPLES);
-  program.action(() => {
-    program.outputHelp({ error: true });
-    outcome.code = EXIT.usage;
-  });
   program.commandsGroup("Run a part of the mesh:");
+  addUp(program, terminal, env, outcome);
   for (const mode of MODES) addMode(program, mode, terminal, env, outcome);
   addVerbs(program, { terminal, env, outcome });
   return program;
@@ -180,6 +184,50 @@ function addMode(
     outcome.code = await start(mode, settings, around);
   });
 }
+
+const UP_FLAGS = ["data", "port-base", "access-log", "log-level"] as const;
+
+function addUp(program: Command, terminal: Terminal, env: Environment, outcome: Outcome): void {
+  const command = program.command("up").argument("<file>", "documents, with a Process for each");
+  command.description("a whole mesh on this machine, with the programs that the file names");
+  command.helpOption("-h, --help", "print help").addHelpText("after", UP_EXAMPLES);
+  for (const name of UP_FLAGS) addFlag(command, name);
+  command.action(async (file: string) => {
+    const settings = settle(UP_FLAGS, writtenFlags(command, UP_FLAGS), env);
+    const { runUp } = await import("./up.ts");
+    const folder = join(stateFolder(env, process.getuid?.() ?? 0), "up");
+    const options = {
+      file,
+      data: resolve(settings.data ?? folder),
+      portBase: settings["port-base"] ?? DEFAULTS.portBase,
+      accessLog: settings["access-log"] === "on",
+      logLevel: settings["log-level"] ?? "info",
+      env,
+    };
+    outcome.code = await runUp(options, terminal);
+  });
+}
+
+const UP_EXAMPLES = `
+Examples:
+  weft up mesh.yaml
+  weft up mesh.yaml --data ./state --port-base 20000
+
+A document of kind Process names a program:
+
+  apiVersion: weft.dev/v1
+  kind: Process
+  metadata: { name: cart }
+  spec:
+    command: [node, cart.js]       # told PORT, WEFT_PROXY and WEFT_UPSTREAM_DB
+    service: cart
+    app: ["8080"]                  # as --app
+    upstreams: ["db:9191"]         # as --upstream
+
+Every program stands behind a sidecar process of its own; those with the same \`node: NAME\` share
+a node proxy. Paths are seen from the file's folder. What ends with an error is started again.
+Ctrl-C drains and stops everything, a second one kills it.
+`;
 
 async function start(mode: Mode, settings: Settings, around: Surroundings): Promise<number> {
   if (mode === "controlplane") {

@@ -113,7 +113,7 @@ function gist(resource: Resource): string {
     case "Workload":
       return `${resource.spec.service} at ${resource.spec.address}`;
     case "TrafficPolicy":
-      return `for ${resource.spec.targetRef.name}`;
+      return `for ${resource.spec.target.service}`;
     case "HTTPRoute":
       return routeGist(resource);
     case "Process":

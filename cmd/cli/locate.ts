@@ -1,12 +1,12 @@
 /** Finds the control plane, the token and the root certificate for the verbs. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { EXIT, Failure } from "../../src/error.ts";
 import { type Environment, stateFolder } from "../environment.ts";
 import type { Settings } from "../flags.ts";
 import { usage } from "../grammar.ts";
 import { tokenOf } from "../start.ts";
-import { record, text, texts } from "./json.ts";
+import { number, record, text, texts } from "./json.ts";
 
 /** Where requests go and how the answerer proves itself. */
 export interface Place {
@@ -41,8 +41,24 @@ export function locate(set: Settings, env: Environment, uid: number): Place {
   };
 }
 
+/** The folder of the control plane meant: as said, else of one of this host, else of `weft up`. */
 export function dataFolder(set: Settings, env: Environment, uid: number): string {
-  return resolve(set.data ?? join(stateFolder(env, uid), "controlplane"));
+  if (set.data !== undefined) return resolve(set.data);
+  const state = stateFolder(env, uid);
+  const own = join(state, "controlplane");
+  if (runs(own)) return own;
+  const ofUp = join(state, "up", "controlplane");
+  return runs(ofUp) ? ofUp : own;
+}
+
+function runs(data: string): boolean {
+  const run = readIf(join(data, "run.json"));
+  if (run === undefined) return false;
+  try {
+    return existsSync(`/proc/${number(JSON.parse(run), "pid")}`);
+  } catch {
+    return false;
+  }
 }
 
 function apiOf(data: string): string | undefined {
