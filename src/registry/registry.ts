@@ -1,0 +1,450 @@
+/**
+ * The workloads that run now. Each registers over the bus, renews its lease, and leaves; who it is
+ * comes from the subject, which its credentials pin, and from the record of its join.
+ *
+ * Registrations are kept in the store: a control plane that starts anew knows every endpoint, and
+ * gives each one lease to be heard of again.
+ */
+import type { Bus } from "../bus/bus.ts";
+import { Failure } from "../error.ts";
+import { ENDPOINTS_PER_SHARD, type EndpointDocument } from "../snapshot/document.ts";
+import type { WorkloadRow } from "../store/rows.ts";
+import type { Store } from "../store/store.ts";
+import { token } from "../store/tokens.ts";
+import {
+  dropRegistration,
+  putRegistration,
+  registeredWorkloads,
+  touchWorkloads,
+  workload,
+} from "../store/workloads.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { Acks } from "./acks.ts";
+import { type Lapse, LEASE_MS, RENEW_MS, sweepLeases } from "./lease.ts";
+import {
+  mayRegister,
+  type Registration,
+  readAcknowledgement,
+  readRegistration,
+  readRenewal,
+  senderOf,
+} from "./registration.ts";
+
+/** An endpoint that registered itself. */
+export interface LiveEndpoint extends EndpointDocument {
+  readonly namespace: string;
+  readonly service: string;
+  readonly shard: number;
+}
+
+export interface RegisteredService {
+  readonly namespace: string;
+  readonly service: string;
+  readonly ports: readonly { readonly port: number; readonly protocol: string }[];
+}
+
+export interface RegistryOptions {
+  readonly store: Store;
+  readonly bus: Bus;
+  /** Stores a Service for a registration that has none. May throw a `Failure`: it is refused. */
+  readonly ensureService: (service: RegisteredService) => void;
+  /** Endpoints changed: compile and publish. Resolves when the bus has it, or cannot. */
+  readonly publish: () => Promise<unknown>;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+  /** Milliseconds on a clock that never jumps. */
+  readonly clock: () => number;
+  /** Addresses of this host. */
+  readonly hostAddresses: () => readonly string[];
+  readonly log: Logger;
+}
+
+/** A registered workload as lists show it. */
+export interface RegisteredWorkload {
+  readonly instance: string;
+  readonly namespace: string;
+  readonly service: string;
+  readonly identity: string;
+  readonly registration: Registration;
+  readonly state: "ready" | "failing" | "suspect";
+  readonly inflight: number;
+  /** Unix milliseconds. */
+  readonly lastSeen: number;
+}
+
+interface Member {
+  readonly row: WorkloadRow;
+  readonly registration: Registration;
+  readonly shard: number;
+  until: number;
+  suspectAt: number | undefined;
+  failing: boolean;
+  inflight: number;
+  lastSeen: number;
+}
+
+const SWEEP_MS = 500;
+const TOUCH_MS = 10_000;
+/** Changes within this time are one publication. */
+const COALESCE_MS = 10;
+
+type Reply = Readonly<Record<string, unknown>>;
+
+export class Registry {
+  readonly acks = new Acks();
+  readonly #options: RegistryOptions;
+  readonly #members = new Map<string, Member>();
+  /** Where the API saw each instance come from. */
+  readonly #sources = new Map<string, string>();
+  #lapsed: Lapse[] = [];
+  /** No lease runs out before this time. */
+  #frozenUntil: number;
+  #sweptAt: number;
+  #touchedAt: number;
+  #publishing: Promise<void> | undefined;
+  readonly #stops: (() => void)[] = [];
+  /** Registrations refused, by code. */
+  readonly refusals = new Map<string, number>();
+  lapses = 0;
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    const at = options.clock();
+    this.#frozenUntil = at + LEASE_MS;
+    this.#sweptAt = at;
+    this.#touchedAt = at;
+    for (const row of registeredWorkloads(options.store)) this.#restore(row);
+  }
+
+  /** Answers on the bus from now on. */
+  start(): void {
+    const { bus } = this.#options;
+    const answer = (
+      prefix: string,
+      act: (id: Sender, data: Uint8Array) => Reply | Promise<Reply>,
+    ) =>
+      bus.reply(`${prefix}>`, async (subject, data) => {
+        const sender = senderOf(subject, prefix);
+        if (sender === undefined) return undefined;
+        return Buffer.from(JSON.stringify(await this.#answer(sender, data, act)));
+      });
+    this.#stops.push(
+      answer("weft.rpc.register.", (sender, data) => this.#register(sender, data)),
+      answer("weft.rpc.renew.", (sender, data) => this.#renew(sender, data)),
+      answer("weft.rpc.deregister.", (sender, data) => this.#deregister(sender, data)),
+      bus.subscribe("weft.ack.>", (subject, data) => {
+        const sender = senderOf(subject, "weft.ack.");
+        const ack = readAcknowledgement(data);
+        if (sender === undefined || ack === undefined) return;
+        this.acks.record(sender.instance, ack, this.#options.now());
+      }),
+      bus.status.subscribe((status) => {
+        if (status === "up") this.#freeze();
+      }),
+    );
+    const timer = setInterval(() => this.sweep(), SWEEP_MS);
+    this.#stops.push(() => clearInterval(timer));
+  }
+
+  close(): void {
+    for (const stop of this.#stops) stop();
+    this.#touch();
+  }
+
+  /** Endpoints to publish: alive or suspect, healthy, with a port. */
+  endpoints(): LiveEndpoint[] {
+    const all: LiveEndpoint[] = [];
+    for (const member of this.#members.values()) {
+      if (member.failing || Object.keys(member.registration.ports).length === 0) continue;
+      all.push(endpointOf(member));
+    }
+    return all;
+  }
+
+  workloads(): RegisteredWorkload[] {
+    return [...this.#members.values()].map((member) => ({
+      instance: member.row.instance,
+      namespace: member.row.namespace,
+      service: member.row.service,
+      identity: member.row.identity,
+      registration: member.registration,
+      state: stateOf(member),
+      inflight: member.inflight,
+      lastSeen: member.lastSeen,
+    }));
+  }
+
+  /** Instances that should acknowledge: those whose lease holds. */
+  listening(): readonly string[] {
+    const ids: string[] = [];
+    for (const [id, member] of this.#members) if (member.suspectAt === undefined) ids.push(id);
+    return ids;
+  }
+
+  /** The API saw this instance come from `address`. */
+  noteSource(instance: string, address: string): void {
+    this.#sources.set(instance, address);
+  }
+
+  /** Removes what has been silent too long; called by a timer. */
+  sweep(): void {
+    const now = this.#options.clock();
+    // A sweep that comes late means that this process stood still, not that workloads did.
+    if (now - this.#sweptAt > LEASE_MS / 2) this.#freeze();
+    this.#sweptAt = now;
+    if (now - this.#touchedAt >= TOUCH_MS) this.#touch();
+    if (this.#options.bus.status.value === "down") this.#freeze();
+    if (now < this.#frozenUntil) return;
+    this.#lapsed = this.#lapsed.filter((lapse) => now - lapse.at < LEASE_MS);
+    const leases = [...this.#members].map(([id, member]) => ({
+      id,
+      service: serviceOf(member.row),
+      until: member.until,
+      suspectAt: member.suspectAt,
+    }));
+    const { remove, suspect } = sweepLeases(leases, this.#lapsed, now);
+    if (remove.length === 0 && suspect.length === 0) return;
+    for (const id of remove) this.#lapse(id, now);
+    for (const id of suspect) this.#suspect(id, now);
+    void this.#changed();
+  }
+
+  #freeze(): void {
+    this.#frozenUntil = Math.max(this.#frozenUntil, this.#options.clock() + LEASE_MS);
+  }
+
+  #lapse(id: string, at: number): void {
+    const member = this.#members.get(id);
+    if (member === undefined) return;
+    this.#lapsed.push({ service: serviceOf(member.row), at });
+    this.lapses += 1;
+    this.#options.log.warn("a workload fell silent and was removed", { workload: nameOf(member) });
+    this.#remove(id);
+  }
+
+  #suspect(id: string, at: number): void {
+    const member = this.#members.get(id);
+    if (member === undefined) return;
+    member.suspectAt = at;
+    this.#options.log.error("most of a service fell silent together: kept, and chosen last", {
+      workload: nameOf(member),
+    });
+  }
+
+  #remove(id: string): void {
+    this.#members.delete(id);
+    this.acks.forget(id);
+    dropRegistration(this.#options.store, id);
+  }
+
+  async #answer(
+    sender: Sender,
+    data: Uint8Array,
+    act: (sender: Sender, data: Uint8Array) => Reply | Promise<Reply>,
+  ): Promise<Reply> {
+    try {
+      return await act(sender, data);
+    } catch (error) {
+      const known = error instanceof Failure;
+      const code = known ? error.code : "internal";
+      this.refusals.set(code, (this.refusals.get(code) ?? 0) + 1);
+      if (!known) this.#options.log.error("a request on the bus failed", { error });
+      const message = known ? error.message : "the control plane could not do this";
+      return { error: { code, message, fix: known ? error.fix : "see its log" } };
+    }
+  }
+
+  #register(sender: Sender, data: Uint8Array): Reply {
+    const { store, ensureService } = this.#options;
+    const row = this.#joined(sender);
+    const registration = readRegistration(data);
+    if ("wrong" in registration) {
+      throw new Failure("registration_invalid", registration.wrong, "use a proxy of this version");
+    }
+    this.#checkAddress(row, registration.addr);
+    checkPorts(registration);
+    const ports = Object.entries(registration.ports).map(([port, { protocol }]) => ({
+      port: Number(port),
+      protocol,
+    }));
+    if (ports.length > 0) ensureService({ ...sender, ports });
+    const before = this.#members.get(sender.instance);
+    const shard = before?.shard ?? this.#freeShard(serviceOf(row));
+    const t = this.#options.now();
+    putRegistration(store, sender.instance, {
+      boot: registration.boot,
+      shard,
+      registration: JSON.stringify(registration),
+      registeredAt: t,
+      lastSeen: t,
+    });
+    const member = this.#admit(row, registration, shard, t);
+    if (before === undefined || !sameEndpoint(before, member)) {
+      this.#options.log.info("a workload registered", { workload: nameOf(member) });
+      void this.#changed();
+    }
+    return { leaseMs: LEASE_MS, renewMs: RENEW_MS };
+  }
+
+  #renew(sender: Sender, data: Uint8Array): Reply {
+    const member = this.#members.get(sender.instance);
+    const renewal = readRenewal(data);
+    if (member === undefined || member.registration.boot !== renewal?.boot) {
+      throw new Failure("not_registered", "this workload is not registered", "register again");
+    }
+    const failing = renewal.health === "failing";
+    const changed = member.failing !== failing || member.suspectAt !== undefined;
+    member.until = this.#options.clock() + LEASE_MS;
+    member.suspectAt = undefined;
+    member.failing = failing;
+    member.inflight = renewal.inflight;
+    member.lastSeen = this.#options.now();
+    if (changed) void this.#changed();
+    return { leaseMs: LEASE_MS, renewMs: RENEW_MS };
+  }
+
+  async #deregister(sender: Sender, data: Uint8Array): Promise<Reply> {
+    const member = this.#members.get(sender.instance);
+    const boot = readRenewal(data)?.boot;
+    // A leaving process must not take down the one that replaced it.
+    if (member === undefined || member.registration.boot !== boot) return {};
+    this.#remove(sender.instance);
+    this.#options.log.info("a workload left", { workload: nameOf(member) });
+    await this.#changed();
+    return {};
+  }
+
+  #joined(sender: Sender): WorkloadRow {
+    const row = workload(this.#options.store, sender.instance);
+    if (row?.namespace === sender.namespace && row.service === sender.service) return row;
+    throw new Failure("not_joined", "this instance never joined here", "join again with a token");
+  }
+
+  #checkAddress(row: WorkloadRow, addr: string): void {
+    const { store, hostAddresses } = this.#options;
+    const facts = {
+      source: this.#sources.get(row.instance),
+      last: this.#members.get(row.instance)?.registration.addr,
+      cidr: token(store, row.tokenId)?.scope.cidr,
+      host: hostAddresses(),
+    };
+    if (mayRegister(addr, facts)) return;
+    if (facts.cidr === undefined && facts.source === undefined) {
+      throw new Failure(
+        "address_unknown",
+        `where ${row.instance} is was not seen since the control plane started`,
+        "renew the certificate, then register again",
+      );
+    }
+    throw new Failure(
+      "address_refused",
+      `${addr} is neither where this workload connects from nor inside its token's range`,
+      "give the address by --advertise, and create the token with a --cidr that contains it",
+    );
+  }
+
+  #freeShard(service: string): number {
+    const sizes: number[] = [];
+    for (const { row, shard } of this.#members.values()) {
+      if (serviceOf(row) === service) sizes[shard] = (sizes[shard] ?? 0) + 1;
+    }
+    let shard = 0;
+    while ((sizes[shard] ?? 0) >= ENDPOINTS_PER_SHARD) shard += 1;
+    return shard;
+  }
+
+  #admit(row: WorkloadRow, registration: Registration, shard: number, lastSeen: number): Member {
+    const until = this.#options.clock() + LEASE_MS;
+    const fields = { until, suspectAt: undefined, failing: false, inflight: 0, lastSeen };
+    const member: Member = { row, registration, shard, ...fields };
+    this.#members.set(row.instance, member);
+    return member;
+  }
+
+  #restore(row: WorkloadRow): void {
+    const registration = readRegistration(Buffer.from(row.registration ?? ""));
+    if ("wrong" in registration) return;
+    this.#admit(row, registration, row.shard ?? 0, row.lastSeen ?? 0);
+  }
+
+  /** Publishes soon; resolves when it is done. Calls within a few milliseconds share one. */
+  #changed(): Promise<void> {
+    this.#publishing ??= new Promise<void>((resolve) => {
+      setTimeout(() => {
+        this.#publishing = undefined;
+        this.#options.publish().then(
+          () => resolve(),
+          (error: unknown) => {
+            this.#options.log.error("endpoints could not be published", { error });
+            resolve();
+          },
+        );
+      }, COALESCE_MS);
+    });
+    return this.#publishing;
+  }
+
+  #touch(): void {
+    this.#touchedAt = this.#options.clock();
+    const seen = new Map<string, number>();
+    for (const [id, { lastSeen }] of this.#members) seen.set(id, lastSeen);
+    try {
+      if (seen.size > 0) touchWorkloads(this.#options.store, seen);
+    } catch (error) {
+      // Only lists show it; a full disk must not stop leases.
+      this.#options.log.debug("cannot note when workloads were last seen", { error });
+    }
+  }
+}
+
+type Sender = NonNullable<ReturnType<typeof senderOf>>;
+
+/** A proxy must never be made to dial its own ports as if they were an application's. */
+function checkPorts({ ports, meshPort, metrics }: Registration): void {
+  const own = [meshPort, Number(metrics?.slice(metrics.lastIndexOf(":") + 1) ?? 0)];
+  for (const { app } of Object.values(ports)) {
+    if (!own.includes(app)) continue;
+    throw new Failure(
+      "port_reserved",
+      `port ${app} is weft's own and cannot be an application's`,
+      "name the port of the application by --app",
+    );
+  }
+}
+
+function endpointOf(member: Member): LiveEndpoint {
+  const { row, registration, shard } = member;
+  const ports: Record<string, number> = {};
+  for (const [port, { app }] of Object.entries(registration.ports)) ports[port] = app;
+  return {
+    namespace: row.namespace,
+    service: row.service,
+    shard,
+    id: row.instance,
+    address: registration.addr,
+    meshPort: registration.meshPort,
+    identity: row.identity,
+    ports,
+    labels: registration.labels,
+    locality: registration.locality,
+    weight: registration.weight,
+    ...(member.suspectAt === undefined ? {} : { suspect: true as const }),
+  };
+}
+
+function sameEndpoint(a: Member, b: Member): boolean {
+  return JSON.stringify(endpointOf(a)) === JSON.stringify(endpointOf(b)) && !a.failing;
+}
+
+function stateOf(member: Member): RegisteredWorkload["state"] {
+  if (member.suspectAt !== undefined) return "suspect";
+  return member.failing ? "failing" : "ready";
+}
+
+function serviceOf(row: WorkloadRow): string {
+  return `${row.namespace}/${row.service}`;
+}
+
+function nameOf({ row }: Member): string {
+  return `${row.namespace}/${row.service}/${row.instance}`;
+}
