@@ -8,6 +8,7 @@ import {
   type Resource,
   resourceKey,
   type ServiceResource,
+  type TrafficPolicyResource,
   type WorkloadResource,
 } from "../config/resource.ts";
 import {
@@ -19,10 +20,9 @@ import {
   type MeshDocument,
   type OutDocument,
   type OutPort,
-  type Protocol,
 } from "../snapshot/document.ts";
 import { policyOf } from "./policy.ts";
-import { routesOf, routeTable } from "./routes.ts";
+import { backendService, routeTable } from "./routes.ts";
 
 /** A document as it should be on the bus. */
 export interface Desired {
@@ -41,14 +41,16 @@ export interface LiveEndpoint extends EndpointDocument {
 
 export type MeshFacts = Pick<MeshDocument, "trustDomain" | "bundle" | "configKeys">;
 
-/** Resources sorted into what compilation looks up. */
-export interface Catalogue {
+/** Resources sorted into what compilation looks up; services are `<namespace>/<name>`. */
+interface Catalogue {
   readonly mesh: MeshResource | undefined;
-  /** By `<namespace>/<name>`. */
   readonly services: ReadonlyMap<string, ServiceResource>;
-  readonly routes: readonly HttpRouteResource[];
-  readonly policies: readonly Extract<Resource, { kind: "TrafficPolicy" }>[];
-  readonly workloads: readonly WorkloadResource[];
+  /** By the service they name as parent, oldest first. */
+  readonly routes: ReadonlyMap<string, readonly HttpRouteResource[]>;
+  /** Ports that any route leads to, as `<namespace>/<name>:<port>`. */
+  readonly routedPorts: ReadonlySet<string>;
+  readonly policies: ReadonlyMap<string, readonly TrafficPolicyResource[]>;
+  readonly workloads: ReadonlyMap<string, readonly WorkloadResource[]>;
 }
 
 /**
@@ -70,15 +72,11 @@ export function compileDocuments(
   };
   const desired: Desired[] = [{ key: "mesh", body }];
   const liveByService = Map.groupBy(live, (endpoint) => nameOf(endpoint));
-  const staticByService = Map.groupBy(
-    catalogue.workloads,
-    (workload) => `${workload.metadata.namespace}/${workload.spec.service}`,
-  );
   for (const [name, service] of catalogue.services) {
     const shards = shardsOf(
       service,
       liveByService.get(name) ?? [],
-      staticByService.get(name) ?? [],
+      catalogue.workloads.get(name) ?? [],
     );
     desired.push(...serviceDocuments(catalogue, service, shards));
   }
@@ -100,16 +98,11 @@ export function grantsOf(
     keys.add(`eps.${namespace}.${name}.*`);
   };
   add(service.namespace, service.service);
-  const resource = catalogue.services.get(nameOf(service));
-  const routes = resource === undefined ? [] : routesOf(catalogue, resource);
-  for (const route of routes) {
+  for (const route of catalogue.routes.get(nameOf(service)) ?? []) {
     for (const rule of route.spec.rules) {
       for (const backend of rule.backendRefs ?? []) {
-        const name = backend.kind === "Subset" ? backend.name.split(".")[0] : backend.name;
-        const namespace = backend.namespace ?? route.metadata.namespace;
-        if (name !== undefined && catalogue.services.has(`${namespace}/${name}`)) {
-          add(namespace, name);
-        }
+        const to = backendService(backend, route.metadata.namespace);
+        if (catalogue.services.has(nameOf(to))) add(to.namespace, to.service);
       }
     }
   }
@@ -124,7 +117,7 @@ function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-export function catalogueOf(
+function catalogueOf(
   resources: readonly Resource[],
   created: ReadonlyMap<string, number>,
 ): Catalogue {
@@ -137,13 +130,47 @@ export function catalogueOf(
     if (resource.kind !== "Service") continue;
     services.set(`${resource.metadata.namespace}/${resource.metadata.name}`, resource);
   }
+  const routes = sorted.filter((resource) => resource.kind === "HTTPRoute");
   return {
     mesh: sorted.find((resource) => resource.kind === "Mesh"),
     services,
-    routes: sorted.filter((resource) => resource.kind === "HTTPRoute"),
-    policies: sorted.filter((resource) => resource.kind === "TrafficPolicy"),
-    workloads: sorted.filter((resource) => resource.kind === "Workload"),
+    routes: routesByParent(routes),
+    routedPorts: routedPorts(routes),
+    policies: Map.groupBy(
+      sorted.filter((resource) => resource.kind === "TrafficPolicy"),
+      ({ metadata, spec }) => `${metadata.namespace}/${spec.target.service}`,
+    ),
+    workloads: Map.groupBy(
+      sorted.filter((resource) => resource.kind === "Workload"),
+      ({ metadata, spec }) => `${metadata.namespace}/${spec.service}`,
+    ),
   };
+}
+
+function routesByParent(routes: readonly HttpRouteResource[]) {
+  const byParent = new Map<string, HttpRouteResource[]>();
+  for (const route of routes) {
+    for (const name of new Set(route.spec.parentRefs.map((parent) => parent.name))) {
+      const key = `${route.metadata.namespace}/${name}`;
+      const known = byParent.get(key);
+      if (known === undefined) byParent.set(key, [route]);
+      else known.push(route);
+    }
+  }
+  return byParent;
+}
+
+function routedPorts(routes: readonly HttpRouteResource[]): Set<string> {
+  const ports = new Set<string>();
+  for (const route of routes) {
+    for (const rule of route.spec.rules) {
+      for (const backend of rule.backendRefs ?? []) {
+        const { namespace, service } = backendService(backend, route.metadata.namespace);
+        ports.add(`${namespace}/${service}:${backend.port}`);
+      }
+    }
+  }
+  return ports;
 }
 
 function serviceDocuments(
@@ -152,12 +179,18 @@ function serviceDocuments(
   shards: readonly (readonly EndpointDocument[])[],
 ): Desired[] {
   const { name, namespace } = service.metadata;
-  const ports = service.spec.ports.map((port): OutPort => {
-    const routes = routeTable(catalogue, service, port.port);
+  const key = `${namespace}/${name}`;
+  const context = { services: catalogue.services, routes: catalogue.routes.get(key) ?? [] };
+  const policies = catalogue.policies.get(key) ?? [];
+  const ports = service.spec.ports.map((declared): OutPort => {
+    const { port } = declared;
+    const routes = routeTable(context, service, port);
+    // An undeclared port is HTTP where a route says so, and opaque otherwise.
+    const http = routes !== undefined || catalogue.routedPorts.has(`${key}:${port}`);
     return {
-      port: port.port,
-      protocol: protocolOf(catalogue, service, port.port),
-      policy: policyOf(catalogue, service, port.port),
+      port,
+      protocol: declared.protocol ?? (http ? "http" : "tcp"),
+      policy: policyOf(catalogue.mesh?.spec.defaults, policies, port),
       ...(routes === undefined ? {} : { routes }),
     };
   });
@@ -184,25 +217,6 @@ function serviceDocuments(
       return { key: `eps.${namespace}.${name}.${shard}`, body };
     }),
   ];
-}
-
-/** Declared, or HTTP where a route says so, or opaque. */
-function protocolOf(catalogue: Catalogue, service: ServiceResource, number: number): Protocol {
-  const declared = service.spec.ports.find((port) => port.port === number)?.protocol;
-  if (declared !== undefined) return declared;
-  if (routeTable(catalogue, service, number) !== undefined) return "http";
-  const { name, namespace } = service.metadata;
-  const routed = catalogue.routes.some((route) =>
-    route.spec.rules.some((rule) =>
-      rule.backendRefs?.some(
-        (backend) =>
-          backend.port === number &&
-          (backend.namespace ?? route.metadata.namespace) === namespace &&
-          (backend.kind === "Subset" ? backend.name.split(".")[0] : backend.name) === name,
-      ),
-    ),
-  );
-  return routed ? "http" : "tcp";
 }
 
 /** Documented workloads come first in shards of their own: they change only with a revision. */

@@ -1,11 +1,10 @@
 /** Traffic policy of a service port: defaults of weft, then Mesh, service and port, field by field. */
 
 import { durationMs } from "../config/fields.ts";
-import type { MeshResource, Resource, ServiceResource } from "../config/resource.ts";
+import type { TrafficPolicyResource } from "../config/resource.ts";
 import type { RetryCondition, TrafficPolicyDocument } from "../snapshot/document.ts";
 
-type PolicyResource = Extract<Resource, { kind: "TrafficPolicy" }>;
-type PolicySpec = Omit<PolicyResource["spec"], "target">;
+type PolicySpec = Omit<TrafficPolicyResource["spec"], "target">;
 
 export const DEFAULT_POLICY: TrafficPolicyDocument = {
   balancer: "least_request",
@@ -25,22 +24,16 @@ export const DEFAULT_POLICY: TrafficPolicyDocument = {
   maxPending: 1024,
 };
 
+/** `policies` are those of the service. */
 export function policyOf(
-  catalogue: {
-    readonly mesh: MeshResource | undefined;
-    readonly policies: readonly PolicyResource[];
-  },
-  service: ServiceResource,
+  defaults: PolicySpec | undefined,
+  policies: readonly TrafficPolicyResource[],
   port: number,
 ): TrafficPolicyDocument {
-  const { name, namespace } = service.metadata;
-  const own = catalogue.policies.filter(
-    ({ metadata, spec }) => metadata.namespace === namespace && spec.target.service === name,
-  );
   const layers = [
-    catalogue.mesh?.spec.defaults,
-    own.find(({ spec }) => spec.target.port === undefined)?.spec,
-    own.find(({ spec }) => spec.target.port === port)?.spec,
+    defaults,
+    policies.find(({ spec }) => spec.target.port === undefined)?.spec,
+    policies.find(({ spec }) => spec.target.port === port)?.spec,
   ];
   return layers.reduce(
     (policy: TrafficPolicyDocument, layer) => (layer ? overlay(policy, layer) : policy),

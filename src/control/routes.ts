@@ -19,16 +19,8 @@ type Filter = NonNullable<Rule["filters"]>[number];
 
 export interface RouteContext {
   readonly services: ReadonlyMap<string, ServiceResource>;
-  /** Oldest first, then by namespace and name. */
+  /** Those that name the service as parent: oldest first, then by namespace and name. */
   readonly routes: readonly HttpRouteResource[];
-}
-
-/** Routes that govern any port of a service. */
-export function routesOf(
-  context: RouteContext,
-  service: ServiceResource,
-): readonly HttpRouteResource[] {
-  return attachedRoutes(context.routes, service, undefined);
 }
 
 /** Undefined: no route governs the port. */
@@ -139,14 +131,20 @@ function redirectDocument(
   };
 }
 
+/** Whom a backendRef names. */
+export function backendService(backend: Backend, routeNamespace: string) {
+  const namespace = backend.namespace ?? routeNamespace;
+  if (backend.kind !== "Subset") return { namespace, service: backend.name, subset: undefined };
+  const [service = "", subset] = backend.name.split(".");
+  return { namespace, service, subset };
+}
+
 function backendDocument(
   context: RouteContext,
   routeNamespace: string,
   backend: Backend,
 ): BackendDocument {
-  const namespace = backend.namespace ?? routeNamespace;
-  const [service = "", subset] =
-    backend.kind === "Subset" ? backend.name.split(".") : [backend.name];
+  const { namespace, service, subset } = backendService(backend, routeNamespace);
   const resource = context.services.get(`${namespace}/${service}`);
   const known =
     resource?.spec.ports.some((port) => port.port === backend.port) === true &&
