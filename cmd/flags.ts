@@ -159,7 +159,7 @@ export const FLAGS = {
     url(["https:"], "https://10.0.0.1:17010"),
   ),
   "token-file": one("FILE", "file with the token, or - for stdin", text),
-  token: one("TOKEN", "a one-time join token", text),
+  token: one("TOKEN", "a join token that ends within the hour (others can read it here)", text),
   advertise: one("ADDRESS", "address other proxies dial", text),
   "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", text),
   health: one("CHECK", "tcp, none, or a path: when the application is ready (tcp)", health),

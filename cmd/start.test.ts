@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createToken, formatToken } from "../src/identity/token.ts";
 import { type FlagName, MODE_FLAGS, settle, type Written } from "./flags.ts";
 import { controlplaneOptions, nodeOptions, sidecarOptions, tokenOf } from "./start.ts";
 
@@ -145,4 +146,14 @@ test("a token comes from a file, without its newline", () => {
   expect(tokenOf({})).toBeUndefined();
   expect(() => tokenOf({ "token-file": "/nowhere" })).toThrow("ENOENT");
   expect(() => tokenOf({ "token-file": written("empty", "") })).toThrow("is empty");
+});
+
+test("a token on the command line is a short-lived one", () => {
+  const token = (exp: number) =>
+    formatToken(createToken("https://127.0.0.1:17010", ["a".repeat(64)], exp));
+  const short = token(Date.now() + 600_000);
+  expect(tokenOf({ token: short })).toBe(short);
+  expect(() => tokenOf({ token: token(0) })).toThrow("more than an hour");
+  expect(() => tokenOf({ token: token(Date.now() + 7_200_000) })).toThrow("more than an hour");
+  expect(() => tokenOf({ token: "weft_x" })).toThrow("damaged");
 });

@@ -1,6 +1,7 @@
 /** From settings to the options of a mode: defaults, cross-checks, token. */
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { parseToken } from "../src/identity/token.ts";
 import { type Environment, stateFolder } from "./environment.ts";
 import type { Settings } from "./flags.ts";
 import { usage, type WorkloadText } from "./grammar.ts";
@@ -184,12 +185,27 @@ function logging(set: Settings, around: Surroundings) {
 
 /** The token from `--token`, `--token-file FILE` or `--token-file -`; absent if none is named. */
 export function tokenOf(set: Settings): string | undefined {
-  if (set.token !== undefined) return set.token.trim();
+  if (set.token !== undefined) return shortLived(set.token.trim());
   const path = set["token-file"];
   if (path === undefined) return undefined;
   const token = readToken(path).trim();
   if (token === "") throw usage(`--token-file: ${path} is empty`, "create one: weft token create");
   return token;
+}
+
+/** Every user of the host can read a command line, so what stands there must not be worth much. */
+const COMMAND_LINE_TTL_MS_MAX = 3_600_000;
+
+function shortLived(text: string): string {
+  const token = parseToken(text);
+  if (token === undefined) {
+    throw usage("--token: the token is damaged", "copy it again, or create one: weft token create");
+  }
+  if (token.exp !== 0 && token.exp <= Date.now() + COMMAND_LINE_TTL_MS_MAX) return text;
+  throw usage(
+    "--token: this token is good for more than an hour, and others can read a command line",
+    "use --token-file FILE, or a short one: weft token create --once --ttl 1h",
+  );
 }
 
 function readToken(path: string): string {

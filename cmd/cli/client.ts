@@ -159,8 +159,7 @@ async function fetchPinned(place: Place): Promise<string> {
 
 function pinned(pem: string, roots: readonly string[]): boolean {
   const der = Buffer.from(pem.replace(/-----[^-]+-----|\s/g, ""), "base64");
-  const hash = new Bun.CryptoHasher("sha256").update(der).digest();
-  return roots.some((root) => root === hash.toString("hex") || root === hash.toString("base64url"));
+  return roots.includes(new Bun.CryptoHasher("sha256").update(der).digest("hex"));
 }
 
 /** Follows a list's cursor to its end, or until `limit` items are there. */

@@ -23,8 +23,3 @@ export function number(value: unknown, key: string): number | undefined {
   const found = record(value)[key];
   return typeof found === "number" ? found : undefined;
 }
-
-export function texts(value: unknown, key: string): readonly string[] {
-  const found = record(value)[key];
-  return Array.isArray(found) ? found.map(String) : [];
-}

@@ -2,18 +2,19 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { EXIT, Failure } from "../../src/error.ts";
+import { parseToken, type Token } from "../../src/identity/token.ts";
 import { type Environment, stateFolder } from "../environment.ts";
 import type { Settings } from "../flags.ts";
 import { usage } from "../grammar.ts";
 import { tokenOf } from "../start.ts";
-import { number, record, text, texts } from "./json.ts";
+import { number, text } from "./json.ts";
 
 /** Where requests go and how the answerer proves itself. */
 export interface Place {
   readonly url: string;
   /** Absent: only what needs no token. */
   readonly token?: string;
-  /** Hex or base64url SHA-256 of acceptable roots, from the token. */
+  /** Hexadecimal SHA-256 of acceptable roots, from the token. */
   readonly roots: readonly string[];
   /** Root certificates in PEM that lie on this host. */
   readonly ca?: string;
@@ -22,7 +23,7 @@ export interface Place {
 export function locate(set: Settings, env: Environment, uid: number): Place {
   const data = dataFolder(set, env, uid);
   const token = tokenOf(set) ?? readIf(join(data, "admin.token"))?.trim();
-  const inside = token === undefined ? undefined : tokenParts(token);
+  const inside = token === undefined ? undefined : readToken(token);
   const url = set.controlplane ?? apiOf(data) ?? inside?.cp;
   if (url === undefined || url === "") {
     throw new Failure(
@@ -71,21 +72,10 @@ function apiOf(data: string): string | undefined {
   }
 }
 
-interface TokenParts {
-  readonly cp: string;
-  readonly roots: readonly string[];
-}
-
-/** The readable part of a token; its secret is the server's to check. */
-export function tokenParts(token: string): TokenParts {
-  const damaged = usage("the token is damaged", "copy it again, or create one: weft token create");
-  if (!token.startsWith("weft_")) throw damaged;
-  try {
-    const inside = record(JSON.parse(Buffer.from(token.slice(5), "base64url").toString("utf8")));
-    return { cp: text(inside, "cp"), roots: texts(inside, "roots") };
-  } catch {
-    throw damaged;
-  }
+function readToken(token: string): Token {
+  const inside = parseToken(token);
+  if (inside !== undefined) return inside;
+  throw usage("the token is damaged", "copy it again, or create one: weft token create");
 }
 
 /** The text of a file; undefined when there is none. */

@@ -1,0 +1,109 @@
+import { describe, expect, test } from "bun:test";
+import type { ProxyAnswer, ResourceAnswer, StatusAnswer } from "../../src/api/answers.ts";
+import { controlplaneChecks, type Findings, proxyChecks, serviceChecks } from "./check.ts";
+
+const NOW = 1_800_000_000_000;
+const DAY = 86_400_000;
+
+const proxy: ProxyAnswer = {
+  instance: "abcdefghij",
+  namespace: "default",
+  service: "cart",
+  identity: "spiffe://weft.local/ns/default/sa/cart",
+  state: "up",
+  health: "healthy",
+  revision: 3,
+  ackedRev: 9,
+  ackedEpoch: 1,
+  refused: [],
+  leaseAgeMs: 100,
+  certificateExpires: NOW + DAY,
+  address: "10.0.0.1",
+  meshPort: 17_006,
+  version: "1.0.0",
+  locality: "",
+  labels: {},
+};
+
+const status: StatusAnswer = {
+  version: "1.0.0",
+  trustDomain: "weft.local",
+  startedAt: NOW - DAY,
+  revision: 3,
+  publishedRevision: 3,
+  bus: { rev: 9, epoch: 1, status: "up", url: "tls://127.0.0.1:17222" },
+  store: { present: true },
+  proxies: [proxy],
+};
+
+const cart: ResourceAnswer = {
+  key: "Service/default/cart",
+  origin: "registration",
+  revision: 1,
+  t: NOW,
+  resource: {
+    apiVersion: "weft.dev/v1",
+    kind: "Service",
+    metadata: { name: "cart", namespace: "default", labels: {} },
+    spec: { ports: [{ port: 80 }] },
+  },
+};
+
+const well: Findings = {
+  status,
+  services: [cart],
+  declared: new Set(),
+  roots: [NOW + 365 * DAY],
+  now: NOW,
+  version: "1.0.0",
+};
+
+function wrong(findings: Findings): Record<string, string> {
+  const checks = [
+    ...controlplaneChecks(findings),
+    ...serviceChecks(findings),
+    ...proxyChecks(findings),
+  ];
+  const bad = checks.filter(({ result }) => result !== "success");
+  for (const { error, hint } of bad) {
+    expect(error).toBeString();
+    expect(hint).toBeString();
+  }
+  return Object.fromEntries(bad.map(({ id, result }) => [id, result]));
+}
+
+const withStatus = (change: Partial<StatusAnswer>) => ({
+  ...well,
+  status: { ...status, ...change },
+});
+const withProxy = (change: Partial<ProxyAnswer>) =>
+  withStatus({ proxies: [{ ...proxy, ...change }] });
+
+describe("check", () => {
+  test("a healthy mesh has nothing to say", () => {
+    expect(wrong(well)).toEqual({});
+  });
+
+  test.each([
+    ["another version", withStatus({ version: "0.9.0" }), { version: "warning" }],
+    ["bus down", withStatus({ bus: { ...status.bus, status: "down" } }), { bus: "error" }],
+    ["unpublished", withStatus({ publishedRevision: 2 }), { published: "error" }],
+    ["root ends", { ...well, roots: [NOW + DAY] }, { root: "warning" }],
+    ["no services", { ...well, services: [] }, { exist: "warning" }],
+    ["no proxies", withStatus({ proxies: [] }), { endpoints: "warning", joined: "warning" }],
+    ["down", withProxy({ state: "down" }), { endpoints: "warning", registered: "warning" }],
+    ["behind", withProxy({ revision: 2 }), { current: "warning" }],
+    ["unhealthy", withProxy({ health: "unhealthy" }), { endpoints: "warning", healthy: "error" }],
+    ["refused", withProxy({ refused: [{ key: "mesh", reason: "x" }] }), { accepted: "error" }],
+    ["expired", withProxy({ certificateExpires: NOW }), { certificates: "error" }],
+    ["expiring", withProxy({ certificateExpires: NOW + 60_000 }), { renewal: "warning" }],
+    ["old proxy", withProxy({ version: "0.9.0" }), { versions: "warning" }],
+  ] as const)("%s", (_, findings, want) => {
+    expect(wrong(findings)).toEqual(want);
+  });
+
+  test("an endpoint by document counts", () => {
+    const declared = new Set(["default/cart"]);
+    expect(wrong({ ...withStatus({ proxies: [] }), declared })).toEqual({ joined: "warning" });
+  });
+});
