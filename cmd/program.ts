@@ -2,8 +2,9 @@
 import { join, resolve } from "node:path";
 import { Command, CommanderError } from "commander";
 import { EXIT, Failure } from "../src/error.ts";
+import type { Outcome } from "./cli/session.ts";
 import { explain, type Terminal } from "./cli/terminal.ts";
-import { addVerbs, type Outcome } from "./cli/verbs.ts";
+import { addVerbs } from "./cli/verbs.ts";
 import { addFlag, writtenFlags } from "./command-flags.ts";
 import { type Environment, refuseUnsafe, stateFolder } from "./environment.ts";
 import {

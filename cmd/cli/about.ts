@@ -1,8 +1,8 @@
 /** `weft version`. */
 import { EXIT } from "../../src/error.ts";
 import { COMMIT, VERSION } from "../version.ts";
+import type { Session, Typed } from "./session.ts";
 import { typedFormat } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function version(session: Session, typed: Typed): Promise<number> {
   const about = {

@@ -4,6 +4,7 @@ import type { Source } from "../../src/config/resource.ts";
 import { EXIT } from "../../src/error.ts";
 import { type Client, Refused } from "./client.ts";
 import { printIssues } from "./issues.ts";
+import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { paint, type Terminal } from "./terminal.ts";
 import {
@@ -14,7 +15,6 @@ import {
   typedTexts,
   typedToggle,
 } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 import { waitForRevision } from "./wait-revision.ts";
 
 export async function apply(session: Session, typed: Typed): Promise<number> {

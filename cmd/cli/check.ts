@@ -9,10 +9,10 @@ import type {
 import { EXIT, Failure } from "../../src/error.ts";
 import { VERSION } from "../version.ts";
 import { type Client, getAll } from "./client.ts";
+import type { Session, Typed } from "./session.ts";
 import { age } from "./table.ts";
 import { paint, type Terminal } from "./terminal.ts";
 import { typedFormat } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export type Verdict = "success" | "warning" | "error";
 

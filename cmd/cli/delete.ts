@@ -7,9 +7,9 @@ import { usage } from "../grammar.ts";
 import { change } from "./apply.ts";
 import { printIssues } from "./issues.ts";
 import { readKind, readKindAndName, resourcePath } from "./kinds.ts";
+import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { typedText, typedTexts, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function remove(
   session: Session,

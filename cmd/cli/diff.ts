@@ -4,10 +4,10 @@ import { EXIT } from "../../src/error.ts";
 import { usage } from "../grammar.ts";
 import { reporting } from "./apply.ts";
 import { excerpted, lineDiff } from "./line-diff.ts";
+import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { paint, type Terminal } from "./terminal.ts";
 import { readRevision, typedTexts } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function diff(
   session: Session,

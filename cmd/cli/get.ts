@@ -6,10 +6,10 @@ import { EXIT } from "../../src/error.ts";
 import { type Client, getAll } from "./client.ts";
 import { readKindAndName, resourcePath, STORED_KINDS, type StoredKind } from "./kinds.ts";
 import { printListing, watch } from "./list.ts";
+import type { Session, Typed } from "./session.ts";
 import { age, type Column } from "./table.ts";
 import type { Terminal } from "./terminal.ts";
 import { type Format, LIST_FORMATS, typedFormat, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function get(
   session: Session,

@@ -5,6 +5,7 @@ import { usage } from "../grammar.ts";
 import { change } from "./apply.ts";
 import { getAll } from "./client.ts";
 import { printListing } from "./list.ts";
+import type { Session, Typed } from "./session.ts";
 import { age, type Column } from "./table.ts";
 import {
   LIST_FORMATS,
@@ -14,7 +15,6 @@ import {
   typedShare,
   typedText,
 } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 import { waitForRevision } from "./wait-revision.ts";
 
 export async function history(session: Session, typed: Typed): Promise<number> {

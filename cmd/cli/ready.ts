@@ -6,9 +6,9 @@ import { readName, usage } from "../grammar.ts";
 import { DEFAULTS } from "../start.ts";
 import { text } from "./json.ts";
 import { dataFolder, readIf } from "./locate.ts";
+import type { Session, Typed } from "./session.ts";
 import { paint } from "./terminal.ts";
 import { typedDuration, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 const POLL_MS = 100;
 const PROBE_MS = 2_000;

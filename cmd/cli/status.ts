@@ -2,10 +2,10 @@
 import type { ProxyAnswer, StatusAnswer } from "../../src/api/answers.ts";
 import { EXIT } from "../../src/error.ts";
 import { printListing, watch } from "./list.ts";
+import type { Session, Typed } from "./session.ts";
 import { age, type Column } from "./table.ts";
 import { paint, type Terminal } from "./terminal.ts";
 import { type Format, LIST_FORMATS, typedFormat, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function status(session: Session, typed: Typed): Promise<number> {
   const format = typedFormat(typed, LIST_FORMATS);

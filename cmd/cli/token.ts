@@ -4,9 +4,9 @@ import { EXIT } from "../../src/error.ts";
 import { readDuration, readName } from "../grammar.ts";
 import { getAll } from "./client.ts";
 import { printListing } from "./list.ts";
+import type { Session, Typed } from "./session.ts";
 import { age, type Column } from "./table.ts";
 import { LIST_FORMATS, typedFormat, typedText, typedTexts, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function createToken(session: Session, typed: Typed): Promise<number> {
   const services = typedTexts(typed, "service").map((name) => readName(name, "--service"));

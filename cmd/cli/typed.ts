@@ -1,6 +1,6 @@
 /** Options of verbs as typed, read into values. */
 import { readDuration, usage } from "../grammar.ts";
-import type { Typed } from "./verbs.ts";
+import type { Typed } from "./session.ts";
 
 export function typedText(typed: Typed, key: string): string | undefined {
   const value = typed[key];

@@ -3,9 +3,9 @@ import { parseSources } from "../../src/config/parse.ts";
 import { validateSet } from "../../src/config/validate.ts";
 import { EXIT } from "../../src/error.ts";
 import { printIssues } from "./issues.ts";
+import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { typedTexts, typedToggle } from "./typed.ts";
-import type { Session, Typed } from "./verbs.ts";
 
 export async function validate(session: Session, typed: Typed): Promise<number> {
   const sources = await readSources(typedTexts(typed, "file"), session.terminal);

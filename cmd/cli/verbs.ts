@@ -1,34 +1,9 @@
 /** The verbs: their arguments and help. What each does is loaded when it is asked for. */
 import { type Command, Option } from "commander";
 import { addFlag, writtenFlags } from "../command-flags.ts";
-import type { Environment } from "../environment.ts";
-import { type FlagName, type Settings, settle } from "../flags.ts";
+import { type FlagName, settle } from "../flags.ts";
 import { usage } from "../grammar.ts";
-import type { Client } from "./client.ts";
-import type { Terminal } from "./terminal.ts";
-
-/** Set by the action that ran. */
-export interface Outcome {
-  code: number;
-}
-
-export interface VerbContext {
-  readonly terminal: Terminal;
-  readonly env: Environment;
-  readonly outcome: Outcome;
-}
-
-/** What every action gets: its terminal, its settings, and the API when it asks. */
-export interface Session {
-  readonly terminal: Terminal;
-  readonly env: Environment;
-  readonly settings: Settings;
-  readonly namespace: string;
-  readonly client: () => Promise<Client>;
-}
-
-/** Options of a verb as typed, before they are read. */
-export type Typed = Readonly<Record<string, unknown>>;
+import type { Session, Typed, VerbContext } from "./session.ts";
 
 type Action = (session: Session, args: readonly string[], typed: Typed) => Promise<number>;
 
