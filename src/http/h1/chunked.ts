@@ -111,7 +111,7 @@ export class ChunkedBody {
   }
 
   #readExtension(code: number): void {
-    if (code === CR) {
+    if (code === CR && this.#chunkExtensionBytes > 0) {
       if (this.#state !== "extension") throw new Malformed("chunk extension has an open quote");
       this.#state = "size-lf";
       return;

@@ -6,7 +6,7 @@
 import type { RequestHead, ResponseHead } from "../message.ts";
 import { CR, LF } from "./chars.ts";
 import { ChunkedBody } from "./chunked.ts";
-import { Intake } from "./intake.ts";
+import { Intake, refuseStray } from "./intake.ts";
 import { H1_LIMITS, type H1Limits } from "./limits.ts";
 import { H1Error, Malformed, requestError, responseError } from "./malformed.ts";
 import { decodeRequestHead } from "./request-head.ts";
@@ -18,7 +18,7 @@ import { answerHasBody, decodeResponseHead } from "./response-head.ts";
  */
 export type H1Event = "more" | "head" | "body" | "end" | "error";
 
-type State = "idle" | "head" | "length" | "chunked" | "close" | "end" | "error";
+type State = "idle" | "head" | "length" | "chunked" | "close" | "end" | "done" | "error";
 
 const EMPTY = new Uint8Array(0);
 
@@ -66,11 +66,6 @@ export class RequestDecoder {
     return this.#intake.length;
   }
 
-  /** No request is under way, not even a part of its head. */
-  get idle(): boolean {
-    return (this.#state === "head" || this.#state === "end") && this.#intake.length === 0;
-  }
-
   /** The chunk must not be written to afterwards. */
   push(chunk: Uint8Array): void {
     this.#intake.push(chunk);
@@ -100,11 +95,19 @@ export class RequestDecoder {
       case "chunked":
         return this.#readChunked();
       case "end":
-        this.#state = "head";
-        return "end";
+        return this.#finish();
+      case "done":
+        if (this.#intake.length === 0) return "more";
+        throw new Malformed("client went on after a request that closes the connection");
       default:
         return "error";
     }
+  }
+
+  /** RFC 9112, 9.6: nothing after a request that closes the connection is processed. */
+  #finish(): "end" {
+    this.#state = this.head.keepAlive ? "head" : "done";
+    return "end";
   }
 
   #readHead(): H1Event {
@@ -117,7 +120,7 @@ export class RequestDecoder {
     // A client that repeats itself, as most do within a connection, is decoded once.
     const last = this.#head;
     const head =
-      last !== undefined && last.text === text ? last : decodeRequestHead(text, this.#limits);
+      last !== undefined && last.text === text ? last : decodeStrictly(text, this.#limits);
     this.#head = head;
     if (head.chunked) {
       this.#chunks.reset();
@@ -157,8 +160,17 @@ export class RequestDecoder {
   #readChunked(): H1Event {
     const event = this.#chunks.next(this.#intake);
     if (event === "body") this.#body = this.#chunks.body;
-    else if (event === "end") this.#state = "head";
-    return event;
+    return event === "end" ? this.#finish() : event;
+  }
+}
+
+/** A stray byte is refused when it arrives; so that a head gets one answer however it is cut. */
+function decodeStrictly(text: string, limits: H1Limits): RequestHead {
+  try {
+    return decodeRequestHead(text, limits);
+  } catch (cause) {
+    refuseStray(Buffer.from(text, "latin1"), 0, text.length);
+    throw cause;
   }
 }
 

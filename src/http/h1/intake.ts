@@ -73,7 +73,7 @@ export class Intake {
     const complete = at >= 0 && at + 4 <= this.end;
     const length = complete ? at + 4 - start : this.end - start;
     if (!complete || length > bytesMax) {
-      this.refuseStray(from, Math.min(this.end, start + bytesMax));
+      refuseStray(bytes, from, Math.min(this.end, start + bytesMax), start);
       if (length > bytesMax) throw new Malformed(`head is longer than ${bytesMax} bytes`, 431);
       this.#searched = Math.max(start, this.end - 3);
       return undefined;
@@ -81,16 +81,18 @@ export class Intake {
     this.start = this.#searched = at + 4;
     return bytes.toString("latin1", start, at + 4);
   }
+}
 
-  /** Throws on a control byte, or a CR or LF that is not half of a CRLF, within the range. */
-  refuseStray(from: number, to: number): void {
-    const { bytes, start } = this;
-    for (let i = Math.max(from, start); i < to; i++) {
-      const code = bytes[i]!;
-      if ((CLASS[code]! & VALUE) !== 0) continue;
-      if (code === CR && (i + 1 === this.end || bytes[i + 1] === LF)) continue;
-      if (code === LF && i > start && bytes[i - 1] === CR) continue;
-      throw new Malformed("head has a control byte or a bare CR or LF");
-    }
+/**
+ * Throws on a control byte, or a CR or LF that is not half of a CRLF, from `from` (at least
+ * `start`, where a message starts) to `to`. A CR at the very end may still get its LF.
+ */
+export function refuseStray(bytes: Uint8Array, from: number, to: number, start = 0): void {
+  for (let i = from; i < to; i++) {
+    const code = bytes[i]!;
+    if ((CLASS[code]! & VALUE) !== 0) continue;
+    if (code === CR && (i + 1 === to || bytes[i + 1] === LF)) continue;
+    if (code === LF && i > start && bytes[i - 1] === CR) continue;
+    throw new Malformed("head has a control byte or a bare CR or LF");
   }
 }
