@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { childEnvironment, dropInjection, refuseUnsafe, stateFolder } from "./environment.ts";
+import { childEnvironment, dropInherited, refuseUnsafe, stateFolder } from "./environment.ts";
 
 test("certificate checks cannot be switched off from outside", () => {
   expect(() => refuseUnsafe({ NODE_TLS_REJECT_UNAUTHORIZED: "0" })).toThrow("certificate checks");
@@ -9,8 +9,13 @@ test("certificate checks cannot be switched off from outside", () => {
 test("children get neither tokens nor injection", () => {
   const env = { PATH: "/bin", WEFT_TOKEN_FILE: "x", WEFT_JOIN_TOKEN: "y", BUN_OPTIONS: "z" };
   expect(childEnvironment(env, { PORT: "1" })).toEqual({ PATH: "/bin", PORT: "1" });
-  const own: Record<string, string | undefined> = { BUN_BE_BUN: "1", BUN_OPTIONS: "z", A: "b" };
-  dropInjection(own);
+  const own: Record<string, string | undefined> = {
+    BUN_BE_BUN: "1",
+    BUN_OPTIONS: "z",
+    A: "b",
+    http_proxy: "x",
+  };
+  dropInherited(own);
   expect(own).toEqual({ A: "b" });
 });
 

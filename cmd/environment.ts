@@ -37,10 +37,19 @@ export function childEnvironment(
   return { ...kept, ...added };
 }
 
-/** Removes injection variables from this process, so that no child inherits them by default. */
-export function dropInjection(env: Record<string, string | undefined>): void {
+const PROXIES = ["http_proxy", "https_proxy", "all_proxy"] as const;
+
+/**
+ * Removes from this process what would inject code into children that inherit by default, and the
+ * HTTP proxies: what weft dials is this host or its control plane, and one such proxy is weft.
+ */
+export function dropInherited(env: Record<string, string | undefined>): void {
   delete env["BUN_BE_BUN"];
   delete env["BUN_OPTIONS"];
+  for (const name of PROXIES) {
+    delete env[name];
+    delete env[name.toUpperCase()];
+  }
 }
 
 /** `$XDG_STATE_HOME/weft`, else `/var/lib/weft` for root, else `~/.local/state/weft`. */

@@ -4,7 +4,7 @@
  * The only place that ends the process. Each mode and verb is loaded when it is asked for, so that
  * a sidecar carries nothing of the control plane.
  */
-import { dropInjection } from "./environment.ts";
+import { dropInherited } from "./environment.ts";
 import { COMMIT, VERSION } from "./version.ts";
 
 async function main(): Promise<number> {
@@ -13,9 +13,10 @@ async function main(): Promise<number> {
     process.stdout.write(`weft ${VERSION} (${COMMIT})\n`);
     return 0;
   }
-  dropInjection(process.env);
+  const env = { ...process.env };
+  dropInherited(process.env);
   const { run } = await import("./program.ts");
-  return run(args, process.env);
+  return run(args, env);
 }
 
 process.exit(await main());
