@@ -131,6 +131,16 @@ export class Bus {
     void this.#run();
   }
 
+  #stuckSince: number | undefined;
+
+  /**
+   * Since when writes have failed although the server is connected, on the `performance.now` clock;
+   * undefined while they work.
+   */
+  get stuckSince(): number | undefined {
+    return this.#stuckSince;
+  }
+
   /** Why there is no connection, in the client's words; empty while up. */
   lastError = "";
 
@@ -216,10 +226,12 @@ export class Bus {
   /** Stores a document; resolves with its sequence number when the server has synced it to disk. */
   async kvPut(key: string, value: Uint8Array): Promise<number> {
     const what = `put ${key}`;
-    const bytes = await this.request(documentSubject(key), value);
-    const { seq } = jetstreamAnswer(what, bytes);
-    if (typeof seq !== "number") throw new BusError("refused", `${what}: no sequence number`);
-    return seq;
+    return this.#written(async () => {
+      const bytes = await this.request(documentSubject(key), value);
+      const { seq } = jetstreamAnswer(what, bytes);
+      if (typeof seq !== "number") throw new BusError("refused", `${what}: no sequence number`);
+      return seq;
+    });
   }
 
   /** Current value of a document; undefined when it was never put, or removed. */
@@ -304,11 +316,25 @@ export class Bus {
     body: object,
     expected = 0,
   ): Promise<Record<string, unknown> | undefined> {
-    const bytes = await this.request(`$JS.API.${call}`, Buffer.from(JSON.stringify(body)));
+    return this.#written(async () => {
+      const bytes = await this.request(`$JS.API.${call}`, Buffer.from(JSON.stringify(body)));
+      try {
+        return jetstreamAnswer(call, bytes);
+      } catch (error) {
+        if (error instanceof BusError && error.cause === expected) return undefined;
+        throw error;
+      }
+    });
+  }
+
+  /** Keeps `stuckSince` along with a write. */
+  async #written<T>(write: () => Promise<T>): Promise<T> {
     try {
-      return jetstreamAnswer(call, bytes);
+      const result = await write();
+      this.#stuckSince = undefined;
+      return result;
     } catch (error) {
-      if (error instanceof BusError && error.cause === expected) return undefined;
+      if (this.status.value === "up") this.#stuckSince ??= performance.now();
       throw error;
     }
   }

@@ -17,15 +17,12 @@ import { openNatsAuthority } from "../identity/nats-auth.ts";
 import { createNkey } from "../identity/nkey.ts";
 import { createSvidRequest } from "../identity/svid.ts";
 import { connectBus } from "./bus.ts";
+import { findNatsServer } from "./find-nats-server.ts";
 import { freePort, startNats } from "./nats.fixture.ts";
+import { type NatsServerOptions, natsConfig } from "./nats-config.ts";
 import { findRunning } from "./nats-process.ts";
 import { isAtLeast } from "./nats-release.ts";
-import {
-  findNatsServer,
-  type NatsServerOptions,
-  natsConfig,
-  startNatsServer,
-} from "./nats-server.ts";
+import { startNatsServer } from "./nats-server.ts";
 
 const cleanups: (() => Promise<void> | void)[] = [];
 afterEach(async () => {

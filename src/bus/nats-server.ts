@@ -5,10 +5,10 @@
  * proxies keep their link. The next control plane adopts it when executable and configuration are
  * the same, and replaces it otherwise. It is restarted when it ends, after 100 ms to 5 s.
  */
-import { createHash } from "node:crypto";
 import {
   chmodSync,
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -20,91 +20,22 @@ import {
 import { connect, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { Failure } from "../error.ts";
+import {
+  isLoopback,
+  type NatsServerEventName,
+  type NatsServerOptions,
+  natsConfig,
+} from "./nats-config.ts";
 import { findRunning, isRunning } from "./nats-process.ts";
-import { isAtLeast, NATS_FLOOR, NATS_SHA256, NATS_VERSION } from "./nats-release.ts";
 
-/** Who the server lets in: JWTs and public keys, no secrets. */
-export interface NatsTrustConfig {
-  readonly operatorJwt: string;
-  readonly systemAccount: string;
-  readonly systemJwt: string;
-  readonly account: string;
-  readonly accountJwt: string;
-}
-
-export interface NatsServerOptions {
-  /** Control plane's data folder; the server lives in `<dataDir>/nats`. */
-  readonly dataDir: string;
-  /** Path of the executable, from `findNatsServer`. */
-  readonly binary: string;
-  readonly host: string;
-  readonly port: number;
-  /** Required beyond loopback. PEM texts. */
-  readonly tls?: { readonly cert: string; readonly key: string };
-  readonly auth: NatsTrustConfig;
-  /** Hears of every unexpected end and of every restart. */
-  readonly log?: (event: NatsServerEvent) => void;
-}
-
-export interface NatsServerEvent {
-  readonly event: "nats_started" | "nats_adopted" | "nats_replaced" | "nats_ended";
-  readonly pid: number;
-  readonly detail: string;
-}
-
-const START_DEADLINE_MS = 10_000;
-const STOP_DEADLINE_MS = 5_000;
+/** Reading back what proxies need takes milliseconds; longer means a damaged store. */
+const START_DEADLINE_MS = 5_000;
+const STOP_DEADLINE_MS = 2_000;
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_LAST_MS = 5_000;
 /** A run this long was healthy: the next restart is quick again. */
 const HEALTHY_MS = 10_000;
 const ADOPTED_POLL_MS = 100;
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text);
-}
-
-/** The configuration file; a pure function of the options. */
-export function natsConfig(o: NatsServerOptions): string {
-  const folder = join(resolve(o.dataDir), "nats");
-  const { auth } = o;
-  const lines = [
-    `server_name: ${quote("weft")}`,
-    `host: ${quote(o.host)}`,
-    `port: ${o.port}`,
-    `log_file: ${quote(join(folder, "nats.log"))}`,
-    "logfile_size_limit: 4MB",
-    "logfile_max_num: 2",
-    "max_payload: 1MB",
-    // A user JWT grants key by key and travels in one line.
-    "max_control_line: 256KB",
-    'ping_interval: "10s"',
-    "ping_max: 2",
-    'write_deadline: "10s"',
-    "jetstream {",
-    `  store_dir: ${quote(join(folder, "store"))}`,
-    "  sync_interval: always",
-    "  max_memory_store: 0",
-    "}",
-    `operator: ${auth.operatorJwt}`,
-    `system_account: ${auth.systemAccount}`,
-    "resolver: MEMORY",
-    "resolver_preload: {",
-    `  ${auth.systemAccount}: ${auth.systemJwt}`,
-    `  ${auth.account}: ${auth.accountJwt}`,
-    "}",
-  ];
-  if (o.tls !== undefined) {
-    lines.push("tls {", `  cert_file: ${quote(join(folder, "tls.pem"))}`);
-    lines.push(`  key_file: ${quote(join(folder, "tls.key"))}`);
-    lines.push('  min_version: "1.3"', "  timeout: 5", "}");
-  }
-  return `${lines.join("\n")}\n`;
-}
 
 /** Whether a NATS server greets on host and port within `timeoutMs`. */
 function greets(host: string, port: number, timeoutMs: number): Promise<boolean> {
@@ -145,6 +76,7 @@ export class NatsServer {
   #pid = 0;
   #stopped = false;
   #restarts = 0;
+  #wipeNext = false;
   #backoffMs = BACKOFF_FIRST_MS;
   #watching: Promise<void> = Promise.resolve();
 
@@ -199,6 +131,24 @@ export class NatsServer {
     if (this.#pid !== 0) process.kill(this.#pid, "SIGHUP");
   }
 
+  /** Whether the server greets a new connection. */
+  answers(): Promise<boolean> {
+    const { host, port } = this.#options;
+    return greets(host, port, 1_000);
+  }
+
+  /**
+   * Ends the server, so that its supervisor starts it again. With `wipe` its store goes: the
+   * control plane then publishes everything anew.
+   */
+  async restart(why: string, wipe = false): Promise<void> {
+    const pid = this.#pid;
+    if (pid === 0 || this.#stopped) return;
+    this.#say("nats_restart", pid, why);
+    this.#wipeNext = wipe;
+    await this.#end(pid);
+  }
+
   /** Ends the server and stays down. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -207,7 +157,7 @@ export class NatsServer {
     await this.#watching;
   }
 
-  #say(event: NatsServerEvent["event"], pid: number, detail: string): void {
+  #say(event: NatsServerEventName, pid: number, detail: string): void {
     this.#options.log?.({ event, pid, detail });
   }
 
@@ -262,7 +212,7 @@ export class NatsServer {
     try {
       const child = Bun.spawn([resolve(binary), "-c", this.#config], {
         stdio: ["ignore", "ignore", complaints],
-        env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin" },
+        env: { PATH: "/usr/bin:/bin" },
         cwd: this.#folder,
         detached: true,
       });
@@ -280,7 +230,24 @@ export class NatsServer {
     }
   }
 
+  /** Starts it; a store that keeps it from starting is dropped, for it is only a copy. */
   async #launch(): Promise<void> {
+    try {
+      await this.#launchOnce();
+    } catch (error) {
+      const hasStore = existsSync(join(this.#folder, "store"));
+      if (!(error instanceof Failure) || error.code !== "nats_failed" || !hasStore) throw error;
+      this.#wipe(error.message);
+      await this.#launchOnce();
+    }
+  }
+
+  #wipe(why: string): void {
+    rmSync(join(this.#folder, "store"), { recursive: true, force: true });
+    this.#say("nats_wiped", 0, why);
+  }
+
+  async #launchOnce(): Promise<void> {
     const { host, port } = this.#options;
     if (!(await isFree(host, port))) {
       throw new Failure(
@@ -300,8 +267,9 @@ export class NatsServer {
     const deadline = performance.now() + START_DEADLINE_MS;
     while (exit === "" && !(await greets(host, port, 1_000))) {
       if (performance.now() > deadline) {
-        await this.#end(child.pid);
-        exit ||= `no greeting within ${START_DEADLINE_MS} ms`;
+        child.kill("SIGKILL");
+        await exited;
+        exit = `no greeting within ${START_DEADLINE_MS} ms`;
       }
       await delay(20);
     }
@@ -347,6 +315,8 @@ export class NatsServer {
       this.#backoffMs = Math.min(this.#backoffMs * 2, BACKOFF_LAST_MS);
       if (this.#stopped) return;
       this.#restarts++;
+      if (this.#wipeNext) this.#wipe("asked for");
+      this.#wipeNext = false;
       started = performance.now();
       try {
         await this.#launch();
@@ -378,78 +348,4 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
   const server = new NatsServer(options);
   await server.start();
   return server;
-}
-
-export interface NatsServerSource {
-  /** `--nats-server PATH`. */
-  readonly path?: string;
-  /** The carried executable as a readable file. */
-  readonly embedded?: string;
-  readonly dataDir: string;
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
-}
-
-/** Copies the carried executable where it can be run; a damaged copy is replaced. */
-function copyOut(embedded: string, dataDir: string): string {
-  const folder = join(resolve(dataDir), "nats");
-  const target = join(folder, `nats-server-${NATS_VERSION}`);
-  try {
-    if (sha256(readFileSync(target)) === NATS_SHA256) return target;
-  } catch {
-    // Not copied yet.
-  }
-  const bytes = readFileSync(embedded);
-  if (sha256(bytes) !== NATS_SHA256) {
-    throw new Failure(
-      "nats_damaged",
-      "the nats-server inside this executable is damaged",
-      "install weft again, or give a nats-server with --nats-server PATH",
-    );
-  }
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  // A running copy cannot be written to, but can be replaced.
-  writeFileSync(`${target}.new`, bytes, { mode: 0o755 });
-  renameSync(`${target}.new`, target);
-  rmSync(`${target}.new`, { force: true });
-  return target;
-}
-
-/**
- * The executable to run: the given one, else the carried one copied to the data folder. Throws a
- * `Failure` when there is none, or when the given one is too old to be safe.
- */
-export function findNatsServer(source: NatsServerSource): string {
-  if (source.path === undefined) {
-    if (source.embedded !== undefined) return copyOut(source.embedded, source.dataDir);
-    throw new Failure(
-      "nats_missing",
-      "this build of weft carries no nats-server",
-      "give one with --nats-server PATH, or use an external NATS with --nats-url",
-    );
-  }
-  let version: string | undefined;
-  try {
-    const result = Bun.spawnSync([source.path, "--version"], { env: {}, timeout: 5_000 });
-    version = /v(\d+\.\d+\.\d+\S*)/.exec(result.stdout.toString())?.[1];
-  } catch {
-    // Reported below with the same words as any other program.
-  }
-  if (version === undefined) {
-    throw new Failure(
-      "nats_invalid",
-      `${source.path} is not a nats-server that runs here`,
-      "check the path given with --nats-server",
-    );
-  }
-  if (!isAtLeast(version, NATS_FLOOR)) {
-    throw new Failure(
-      "nats_too_old",
-      `${source.path} is nats-server ${version}; versions before ${NATS_FLOOR} are unsafe`,
-      `use ${NATS_FLOOR} or newer, or leave --nats-server out`,
-    );
-  }
-  return resolve(source.path);
 }

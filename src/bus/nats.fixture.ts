@@ -12,12 +12,8 @@ import {
 import { createNkey } from "../identity/nkey.ts";
 import { type InstanceName, userRights } from "../identity/rights.ts";
 import { type Bus, connectBus } from "./bus.ts";
-import {
-  type NatsServer,
-  type NatsServerEvent,
-  type NatsServerOptions,
-  startNatsServer,
-} from "./nats-server.ts";
+import type { NatsServerEvent, NatsServerOptions } from "./nats-config.ts";
+import { type NatsServer, startNatsServer } from "./nats-server.ts";
 
 export interface NatsFixture {
   readonly folder: string;

@@ -1,0 +1,86 @@
+/** What a nats-server of ours is started with, and its configuration file. */
+import { join, resolve } from "node:path";
+
+/** Who the server lets in: JWTs and public keys, no secrets. */
+export interface NatsTrustConfig {
+  readonly operatorJwt: string;
+  readonly systemAccount: string;
+  readonly systemJwt: string;
+  readonly account: string;
+  readonly accountJwt: string;
+}
+
+export interface NatsServerOptions {
+  /** Control plane's data folder; the server lives in `<dataDir>/nats`. */
+  readonly dataDir: string;
+  /** Path of the executable, from `findNatsServer`. */
+  readonly binary: string;
+  readonly host: string;
+  readonly port: number;
+  /** Required beyond loopback. PEM texts. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+  readonly auth: NatsTrustConfig;
+  /** Hears of every unexpected end and of every restart. */
+  readonly log?: (event: NatsServerEvent) => void;
+}
+
+export type NatsServerEventName =
+  | "nats_started"
+  | "nats_adopted"
+  | "nats_replaced"
+  | "nats_ended"
+  | "nats_restart"
+  | "nats_wiped";
+
+export interface NatsServerEvent {
+  readonly event: NatsServerEventName;
+  readonly pid: number;
+  readonly detail: string;
+}
+
+/** Whether `host` is reached from this machine only. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+/** The configuration file; a pure function of the options. */
+export function natsConfig(o: NatsServerOptions): string {
+  const folder = join(resolve(o.dataDir), "nats");
+  const { auth } = o;
+  const lines = [
+    `server_name: ${quote("weft")}`,
+    `host: ${quote(o.host)}`,
+    `port: ${o.port}`,
+    `log_file: ${quote(join(folder, "nats.log"))}`,
+    "logfile_size_limit: 4MB",
+    "logfile_max_num: 2",
+    "max_payload: 1MB",
+    // A user JWT grants key by key and travels in one line.
+    "max_control_line: 1MB",
+    'ping_interval: "10s"',
+    "ping_max: 2",
+    'write_deadline: "10s"',
+    "jetstream {",
+    `  store_dir: ${quote(join(folder, "store"))}`,
+    "  sync_interval: always",
+    "  max_memory_store: 0",
+    "}",
+    `operator: ${auth.operatorJwt}`,
+    `system_account: ${auth.systemAccount}`,
+    "resolver: MEMORY",
+    "resolver_preload: {",
+    `  ${auth.systemAccount}: ${auth.systemJwt}`,
+    `  ${auth.account}: ${auth.accountJwt}`,
+    "}",
+  ];
+  if (o.tls !== undefined) {
+    lines.push("tls {", `  cert_file: ${quote(join(folder, "tls.pem"))}`);
+    lines.push(`  key_file: ${quote(join(folder, "tls.key"))}`);
+    lines.push('  min_version: "1.3"', "  timeout: 5", "}");
+  }
+  return `${lines.join("\n")}\n`;
+}
