@@ -53,12 +53,19 @@ export function oneOf<const Words extends readonly [string, ...string[]]>(words:
   });
 }
 
-/** A list with at least one item. */
-export function filled<Item extends v.GenericSchema>(item: Item, what: string) {
-  return v.pipe(
-    v.array(item),
-    v.minLength(1, told("invalid_value", "the list is empty", `add at least one ${what}`)),
-  );
+/** A list of at most `max` items: limits of the Gateway API where it has one. */
+export function list<Item extends v.GenericSchema>(item: Item, max: number) {
+  return v.pipe(v.array(item), v.maxLength(max, tooMany(max)));
+}
+
+/** A list with at least one item and at most `max`. */
+export function filled<Item extends v.GenericSchema>(item: Item, max: number, what: string) {
+  const empty = told("invalid_value", "the list is empty", `add at least one ${what}`);
+  return v.pipe(v.array(item), v.minLength(1, empty), v.maxLength(max, tooMany(max)));
+}
+
+function tooMany(max: number): string {
+  return told("too_many", `the list has more than ${max} items`, "split it over several documents");
 }
 
 export function integer(min: number, max: number, what: string) {
@@ -113,19 +120,22 @@ const LABEL_KEY =
   /^(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
 
 /** Labels as Kubernetes has them. */
-export const labels = v.record(
-  worded(
-    LABEL_KEY,
-    "invalid_label",
-    "is not a valid label name",
-    "use [prefix/]name with letters, digits, '-', '_' and '.'",
+export const labels = v.pipe(
+  v.record(
+    worded(
+      LABEL_KEY,
+      "invalid_label",
+      "is not a valid label name",
+      "use [prefix/]name with letters, digits, '-', '_' and '.'",
+    ),
+    worded(
+      LABEL_VALUE,
+      "invalid_label",
+      "is not a valid label value",
+      "use at most 63 letters, digits, '-', '_' and '.'",
+    ),
   ),
-  worded(
-    LABEL_VALUE,
-    "invalid_label",
-    "is not a valid label value",
-    "use at most 63 letters, digits, '-', '_' and '.'",
-  ),
+  v.maxEntries(64, tooMany(64)),
 );
 
 /** Labels that select something: an empty set would select everything by accident. */

@@ -174,7 +174,20 @@ describe("bombs are refused quickly", () => {
           .fill(`*a${i - 1}`)
           .join(", ")}]`,
   );
+  const route = (backend: string, count: number) =>
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: a }\n" +
+    "spec:\n  parentRefs: [{ kind: Service, name: a }]\n  rules:\n  - backendRefs:\n" +
+    rows(count, () => `    - ${backend}`);
   test.each([
+    ["many backends", route("{ name: a, port: 1 }", 20_000), "too_many"],
+    ["many wrong backends", route("{ name: A, prt: x }", 10_000), "unknown_field"],
+    [
+      "many unknown fields",
+      route(`{ ${rows(9999, (i) => `k${i}: 1,`).replaceAll("\n", " ")} }`, 1),
+      "unknown_field",
+    ],
+    ["stray brackets", "]".repeat(500_000), "malformed_yaml"],
+    ["nested keys", "? ".repeat(200_000), "too_deep"],
     ["aliases", aliases, "alias_bomb"],
     ["a loop of aliases", "a: &a [*a, *a]", "too_deep"],
     ["open brackets", "[".repeat(1_000_000), "too_deep"],

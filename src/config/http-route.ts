@@ -13,6 +13,7 @@ import {
   hostPattern,
   integer,
   label,
+  list,
   oneOf,
   told,
 } from "./fields.ts";
@@ -48,7 +49,7 @@ const pathValue = v.pipe(
     (value) => !/\/\/|\/\.{1,2}(?:\/|$)|%2f/i.test(value),
     told(
       "invalid_path",
-      "can never be the path of a normalised request",
+      "has parts that the Gateway API does not allow in a path",
       "remove //, /./, /../ and encoded slashes",
     ),
   ),
@@ -70,10 +71,10 @@ const match = fields({
   ),
   method: v.exactOptional(oneOf(METHODS)),
   headers: v.exactOptional(
-    v.array(fields({ type: exactType, name: headerName, value: headerValue })),
+    list(fields({ type: exactType, name: headerName, value: headerValue }), 16),
   ),
   queryParams: v.exactOptional(
-    v.array(
+    list(
       fields({
         type: exactType,
         name: v.pipe(
@@ -86,15 +87,16 @@ const match = fields({
           v.maxLength(1024, told("invalid_value", "is longer than 1024 characters", "shorten it")),
         ),
       }),
+      16,
     ),
   ),
 });
 
-const headerValues = v.array(fields({ name: editableHeader, value: headerValue }));
+const headerValues = list(fields({ name: editableHeader, value: headerValue }), 16);
 const headerModifier = fields({
   set: v.exactOptional(headerValues),
   add: v.exactOptional(headerValues),
-  remove: v.exactOptional(v.array(editableHeader)),
+  remove: v.exactOptional(list(editableHeader, 16)),
 });
 
 /** A path that ends up in a request line or a Location field. */
@@ -181,7 +183,7 @@ const backendRef = fields({
   namespace: v.exactOptional(label),
   port: v.exactOptional(anyPort),
   weight: v.exactOptional(integer(0, 1_000_000, "a weight")),
-  filters: v.exactOptional(v.array(backendFilter)),
+  filters: v.exactOptional(list(backendFilter, 16)),
 });
 
 const parentRef = fields({
@@ -201,18 +203,19 @@ const parentRef = fields({
 });
 
 export const httpRouteSpec = fields({
-  parentRefs: filled(parentRef, "parent, such as {kind: Service, name: …}"),
-  hostnames: v.exactOptional(v.array(hostPattern)),
+  parentRefs: filled(parentRef, 32, "parent, such as {kind: Service, name: …}"),
+  hostnames: v.exactOptional(list(hostPattern, 16)),
   rules: filled(
     fields({
       name: v.exactOptional(documentName),
-      matches: v.exactOptional(v.array(match)),
-      filters: v.exactOptional(v.array(ruleFilter)),
-      backendRefs: v.exactOptional(v.array(backendRef)),
+      matches: v.exactOptional(list(match, 64)),
+      filters: v.exactOptional(list(ruleFilter, 16)),
+      backendRefs: v.exactOptional(list(backendRef, 16)),
       timeouts: v.exactOptional(
         fields({ request: v.exactOptional(duration), backendRequest: v.exactOptional(duration) }),
       ),
     }),
+    16,
     "rule",
   ),
 });

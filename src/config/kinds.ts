@@ -9,6 +9,7 @@ import {
   integer,
   label,
   labels,
+  list,
   oneOf,
   port,
   protocol,
@@ -47,8 +48,8 @@ const policyEntries = {
   retries: v.exactOptional(
     fields({
       attempts: v.exactOptional(integer(0, 10, "a number of further attempts")),
-      on: v.exactOptional(v.array(oneOf(RETRY_CONDITIONS))),
-      codes: v.exactOptional(v.array(integer(400, 599, "response codes"))),
+      on: v.exactOptional(list(oneOf(RETRY_CONDITIONS), 16)),
+      codes: v.exactOptional(list(integer(400, 599, "response codes"), 64)),
       backoff: v.exactOptional(duration),
     }),
   ),
@@ -81,10 +82,11 @@ export const meshSpec = fields({
 export const serviceSpec = fields({
   ports: filled(
     fields({ port, protocol: v.exactOptional(protocol), name: v.exactOptional(label) }),
+    64,
     "port",
   ),
   selector: v.exactOptional(fields({ labels: selectingLabels })),
-  subsets: v.exactOptional(v.array(fields({ name: label, labels: selectingLabels }))),
+  subsets: v.exactOptional(list(fields({ name: label, labels: selectingLabels }), 64)),
   visibility: v.exactOptional(
     filled(
       v.pipe(
@@ -94,6 +96,7 @@ export const serviceSpec = fields({
           told("invalid_name", "is neither a namespace nor *", "name a namespace, or * for all"),
         ),
       ),
+      256,
       "namespace",
     ),
   ),
@@ -178,7 +181,7 @@ function portsIn(value: string, pattern: RegExp, groups: readonly number[]): boo
 }
 
 export const processSpec = fields({
-  command: filled(text, "word"),
+  command: filled(text, 1024, "word"),
   env: v.exactOptional(
     v.record(
       v.pipe(

@@ -247,7 +247,7 @@ const rules: readonly Bad[] = [
       "use Exact, or PathPrefix for paths",
   },
   {
-    name: "path that no normalised request has",
+    name: "path with dot segments",
     text: "matches: [{ path: { value: /a/../b } }]",
     spot:
       "7:34 spec.rules[0].matches[0].path.value invalid_path (/a/../b) " +

@@ -61,7 +61,7 @@ export function parseSources(sources: readonly Source[]): Parsed {
   for (const source of sources) {
     for (const document of parseText(source.text)) {
       const found = readDocument(source.name, document);
-      issues.push(...found.issues);
+      if (issues.length < ISSUES_MAX) issues.push(...found.issues.slice(0, ISSUES_MAX));
       if (found.parsed === undefined) continue;
       const twice = duplicateOf(found.parsed, seen);
       if (twice === undefined) resources.push(found.parsed);

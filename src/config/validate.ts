@@ -25,6 +25,9 @@ export interface ValidateOptions {
   readonly before?: readonly Resource[];
 }
 
+/** Nobody reads further than this. */
+const ISSUES_MAX = 200;
+
 /**
  * Judges the set as it would be. Issues of documents among `changed` carry their place; those of
  * others name the document instead (`source` is its key, line 0), as when a deletion leaves a
@@ -41,6 +44,7 @@ export function validateSet(
   );
   const issues: Issue[] = [];
   for (const finding of findingsOf(next, options)) {
+    if (issues.length === ISSUES_MAX) break;
     if (options.lenient && finding.tolerable) continue;
     const key = resourceKey(finding.resource);
     const place = places.get(key);

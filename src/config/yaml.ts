@@ -53,6 +53,8 @@ const DEPTH_MAX = 32;
 const VALUES_MAX = 200_000;
 /** Values that aliases may add: repeating a block is fine, multiplying it is not. */
 const ALIASED_MAX = 2_000;
+/** Of one document; a stray bracket can be there a million times. */
+const ISSUES_MAX = 200;
 /** Keys that valibot and JavaScript treat in their own way. */
 const FORBIDDEN = new Set(["__proto__", "constructor", "prototype"]);
 
@@ -112,17 +114,15 @@ function lineOf(text: string, offset: number): Position {
   return { line, column: offset - before.lastIndexOf("\n") };
 }
 
+function tooDeepAt(position: Position): TextIssue {
+  const fix = `nest at most ${DEPTH_MAX} levels`;
+  const reason = "values are nested too deeply";
+  return { ...position, path: [], value: "", code: "too_deep", reason, fix };
+}
+
 function brokenText(position: Position): TextDocument {
-  const issue = {
-    ...position,
-    path: [],
-    value: "",
-    code: "too_deep",
-    reason: "values are nested too deeply",
-    fix: `nest at most ${DEPTH_MAX} levels`,
-  };
   const at = () => position;
-  return { value: null, issues: [issue], at, atKey: at, written: () => undefined };
+  return { value: null, issues: [tooDeepAt(position)], at, atKey: at, written: () => undefined };
 }
 
 function fromDocument(document: Document.Parsed, lines: LineCounter): TextDocument | undefined {
@@ -131,9 +131,9 @@ function fromDocument(document: Document.Parsed, lines: LineCounter): TextDocume
     const { line, col } = lines.linePos(offset);
     return { line: Math.max(line, 1), column: Math.max(col, 1) };
   };
-  const syntax = [...document.errors, ...document.warnings].map((error) =>
-    syntaxIssue(error, lines),
-  );
+  const syntax = [...document.errors.slice(0, ISSUES_MAX), ...document.warnings]
+    .slice(0, ISSUES_MAX)
+    .map((error) => syntaxIssue(error, lines));
   const root: unknown = document.contents;
   const empty = root === null || (isScalar(root) && root.value === null && !root.source);
   if (syntax.length === 0 && empty) return undefined;
@@ -168,6 +168,7 @@ const SYNTAX_FIX: Readonly<Record<string, string>> = {
 
 function syntaxIssue(error: YAMLError, lines: LineCounter): TextIssue {
   const { line, col } = lines.linePos(error.pos[0]);
+  if (error.message.includes("call stack")) return tooDeepAt({ line, column: col });
   const reason = (error.message.split("\n")[0] ?? "").replace(/\p{C}/gu, "?");
   return {
     line: Math.max(line, 1),

@@ -55,6 +55,7 @@ export interface CompiledRule {
   readonly name: string;
   /** Answer this instead of forwarding; build the location with `redirectLocation`. */
   readonly redirect: RedirectDocument | undefined;
+  /** Empty, or all of weight 0 (`stepSplit` gives -1): answer `invalid_backend`. */
   readonly backends: readonly CompiledBackend[];
   /** Set when all traffic goes to one backend: no split to keep. */
   readonly only: CompiledBackend | undefined;
