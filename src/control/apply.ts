@@ -65,7 +65,7 @@ export function apply(
   options: ApplyOptions,
 ): ApplyResult {
   const { resources, issues } = parseSources(sources);
-  const wrong = [...issues, ...resources.flatMap((parsed) => ownIssues(state, parsed))];
+  const wrong = [...issues, ...resources.flatMap(processIssues)];
   if (wrong.length > 0) throw new Invalid(wrong);
   const before = currentSet(state.store);
   const after = new Map(before);
@@ -80,55 +80,30 @@ export function apply(
       if (held.origin === "document" && !named.has(key)) after.delete(key);
     }
   }
-  requireSound(before, after, resources, options.lenient ?? false);
+  const unsound = validateSet(resourcesOf(after), resources, {
+    lenient: options.lenient ?? false,
+    trustDomain: state.trustDomain,
+    // Faults accepted before must not block changes elsewhere.
+    before: resourcesOf(before),
+  });
+  if (unsound.length > 0) throw new Invalid(unsound);
   return commit(state, changesBetween(before, after), options);
 }
 
-/** What only the control plane knows to be wrong with a document. */
-function ownIssues(state: ControlState, parsed: ParsedResource): Issue[] {
-  const { resource } = parsed;
-  const report = (path: readonly string[], value: string, rest: Problem): Issue[] => [
-    { source: parsed.source, ...parsed.at(path), path: path.join("."), value, ...rest },
-  ];
-  if (resource.kind === "Process") {
-    return report(["kind"], "Process", {
+/** A Process belongs to the host it runs on. */
+function processIssues(parsed: ParsedResource): Issue[] {
+  if (parsed.resource.kind !== "Process") return [];
+  return [
+    {
+      source: parsed.source,
+      ...parsed.at(["kind"]),
+      path: "kind",
+      value: "Process",
       reason: "a Process is run by weft up; the control plane does not run programs",
       fix: "start it on its host: weft up FILE",
       code: "process_not_stored",
-    });
-  }
-  const { trustDomain } = state;
-  if (resource.kind === "Mesh" && (resource.spec.trustDomain ?? trustDomain) !== trustDomain) {
-    return report(["spec", "trustDomain"], resource.spec.trustDomain ?? "", {
-      reason: `this mesh's trust domain is ${trustDomain} and cannot change`,
-      fix: `write trustDomain: ${trustDomain}, or leave it out`,
-      code: "trust_domain_fixed",
-    });
-  }
-  return [];
-}
-
-type Problem = Pick<Issue, "reason" | "fix" | "code">;
-
-/**
- * Refuses what the change makes wrong. Faults that were accepted before (`lenient`) stay accepted:
- * they must not block changes elsewhere.
- */
-function requireSound(
-  before: DocumentSet,
-  after: DocumentSet,
-  changed: readonly ParsedResource[],
-  lenient: boolean,
-): void {
-  const found = validateSet(resourcesOf(after), changed, lenient);
-  if (found.length === 0) return;
-  const known = new Set(validateSet(resourcesOf(before), [], lenient).map(faultOf));
-  const fresh = found.filter((issue) => issue.line > 0 || !known.has(faultOf(issue)));
-  if (fresh.length > 0) throw new Invalid(fresh);
-}
-
-function faultOf(issue: Issue): string {
-  return [issue.source, issue.path, issue.code, issue.value, issue.reason].join("\n");
+    },
+  ];
 }
 
 function resourcesOf(set: DocumentSet): Resource[] {

@@ -1,5 +1,5 @@
 /** What changed between two revisions, as people read documents. */
-import type { Resource } from "../config/resource.ts";
+import { toYaml } from "../config/to-yaml.ts";
 import type { Change } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
 import { changesBetween, setAt } from "./changes.ts";
@@ -21,19 +21,7 @@ export function diffOf(change: Change): DocumentDiff {
   return {
     key: change.key,
     op: change.op,
-    before: change.before === undefined ? "" : documentText(change.before),
-    after: change.after === undefined ? "" : documentText(change.after),
+    before: change.before === undefined ? "" : toYaml(change.before),
+    after: change.after === undefined ? "" : toYaml(change.after),
   };
-}
-
-/** A document as YAML, without fields that say nothing. */
-export function documentText(resource: Resource): string {
-  const { name, namespace, labels } = resource.metadata;
-  const metadata = {
-    name,
-    ...(namespace === "" ? {} : { namespace }),
-    ...(Object.keys(labels).length === 0 ? {} : { labels }),
-  };
-  const { apiVersion, kind, spec } = resource;
-  return `${Bun.YAML.stringify({ apiVersion, kind, metadata, spec }, null, 2).trimEnd()}\n`;
 }

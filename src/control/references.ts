@@ -6,7 +6,7 @@ export function referencesOf(resource: Resource): string[] {
   const { namespace } = resource.metadata;
   switch (resource.kind) {
     case "TrafficPolicy":
-      return [serviceKey(namespace, resource.spec.targetRef.name)];
+      return [serviceKey(namespace, resource.spec.target.service)];
     case "Workload":
       return [serviceKey(namespace, resource.spec.service)];
     case "HTTPRoute": {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Failure } from "../error.ts";
 import { storeFailure } from "./sqlite-error.ts";
 
+/** Keep it referenced: a collected lock is a released one. */
 export interface FolderLock {
   release(): void;
 }

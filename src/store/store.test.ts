@@ -152,16 +152,18 @@ test("the lock keeps a second process out, and dies with its holder", async () =
   const data = folder();
   const script = `
     import { lockFolder } from ${JSON.stringify(join(import.meta.dir, "lock.ts"))};
-    lockFolder(${JSON.stringify(data)});
+    globalThis.held = lockFolder(${JSON.stringify(data)});
     console.log("held");
     setInterval(() => {}, 1000);
   `;
   const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe" });
-  const reader = child.stdout.getReader();
-  await reader.read();
-  expect(failureOf(() => lockFolder(data)).code).toBe("data_in_use");
-  child.kill("SIGKILL");
-  await child.exited;
+  try {
+    await child.stdout.getReader().read();
+    expect(failureOf(() => lockFolder(data)).code).toBe("data_in_use");
+  } finally {
+    child.kill("SIGKILL");
+    await child.exited;
+  }
   lockFolder(data).release();
 });
 
