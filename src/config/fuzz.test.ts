@@ -16,6 +16,10 @@ const MANIFESTS = join(
   "gateway-api-conformance/manifests/tests",
 );
 
+/** Mutations of each sort; `WEFT_FUZZ_RUNS` for a longer look. */
+const RUNS = Number(process.env["WEFT_FUZZ_RUNS"] ?? 250);
+const RUN_MS_MAX = 20_000 + RUNS * 50;
+
 const OWN = `apiVersion: weft.dev/v1
 kind: Mesh
 metadata: { name: mesh }
@@ -125,23 +129,31 @@ test("our own kinds come back from YAML as they went in", () => {
   expect(judged(OWN)).toBe(true);
 });
 
-test("mutations of our own kinds are judged", () => {
-  fc.assert(
-    fc.property(edits, (list) => {
-      judged(mutated(OWN, list));
-    }),
-    { numRuns: 300, seed: 19 },
-  );
-});
+test(
+  "mutations of our own kinds are judged",
+  () => {
+    fc.assert(
+      fc.property(edits, (list) => {
+        judged(mutated(OWN, list));
+      }),
+      { numRuns: RUNS, seed: 19 },
+    );
+  },
+  RUN_MS_MAX,
+);
 
-test("any text at all is judged", () => {
-  fc.assert(
-    fc.property(fc.string({ unit: "binary", maxLength: 200 }), (text) => {
-      judged(text);
-    }),
-    { numRuns: 500, seed: 20 },
-  );
-});
+test(
+  "any text at all is judged",
+  () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary", maxLength: 200 }), (text) => {
+        judged(text);
+      }),
+      { numRuns: RUNS, seed: 20 },
+    );
+  },
+  RUN_MS_MAX,
+);
 
 const present = existsSync(MANIFESTS);
 if (!present) console.warn(`no manifests in ${MANIFESTS}: their mutations are skipped`);
@@ -154,14 +166,18 @@ describe.skipIf(!present)("Gateway API manifests", () => {
     for (const text of texts) expect(judged(text)).toBe(true);
   });
 
-  test("mutations are judged", () => {
-    fc.assert(
-      fc.property(fc.constantFrom(...texts), edits, (text, list) => {
-        judged(mutated(text.slice(0, 6000), list));
-      }),
-      { numRuns: 300, seed: 21 },
-    );
-  });
+  test(
+    "mutations are judged",
+    () => {
+      fc.assert(
+        fc.property(fc.constantFrom(...texts), edits, (text, list) => {
+          judged(mutated(text.slice(0, 6000), list));
+        }),
+        { numRuns: RUNS, seed: 21 },
+      );
+    },
+    RUN_MS_MAX,
+  );
 });
 
 describe("bombs are refused quickly", () => {
