@@ -48,6 +48,8 @@ export type Commit =
       readonly refused: readonly RefusedKey[];
     };
 
+export type SetCheck = (set: DocumentSet) => readonly RefusedKey[] | "later";
+
 interface PendingHead {
   readonly head: HeadDocument;
   readonly message: Opened;
@@ -126,6 +128,11 @@ export class Assembler {
     this.#tried.clear();
   }
 
+  /** Whether `take` would give something. */
+  get wants(): boolean {
+    return this.#queue.size > 0 && !this.#reading.has("head");
+  }
+
   /** Keys whose current value is wanted now; each must come back by `offer` or `answered`. */
   take(): readonly string[] {
     if (this.#reading.has("head")) return [];
@@ -156,11 +163,10 @@ export class Assembler {
 
   /**
    * The next whole set, if there is one. `check` may name documents that this proxy cannot use:
-   * nothing of that revision is applied then, and the next one is tried.
+   * nothing of that revision is applied then, and the next one is tried. "later" keeps it for
+   * another call.
    */
-  commit(
-    check: (documents: ReadonlyMap<string, object>) => readonly RefusedKey[],
-  ): Commit | undefined {
+  commit(check: SetCheck): Commit | undefined {
     const head = this.#pending?.message ?? this.#set?.head;
     if (head === undefined || this.#queue.size > 0 || this.#reading.size > 0) return undefined;
     const version: Version = head.header;
@@ -176,7 +182,8 @@ export class Assembler {
     }
     const messages = new Map([...(this.#set?.messages ?? []), ...covered]);
     const set = documentSet(head, messages);
-    const refused = check(set.documents);
+    const refused = check(set);
+    if (refused === "later") return undefined;
     if (refused.length > 0) {
       this.#rejected = version;
       return { kind: "refused", version, refused };

@@ -1,0 +1,84 @@
+/** What a workload keeps of its membership: one file, so that it is always of one piece. */
+import { join } from "node:path";
+import { Failure } from "../error.ts";
+import { readSecret, writeSecret } from "../identity/secret-file.ts";
+import type { Svid } from "../identity/svid.ts";
+
+export interface ConfigKeyEntry {
+  readonly kid: string;
+  readonly key: string;
+}
+
+/** Everything a workload needs to be itself again after a restart. */
+export interface Membership {
+  readonly instance: string;
+  readonly namespace: string;
+  readonly service: string;
+  readonly serviceAccount: string;
+  readonly trustDomain: string;
+  readonly svid: Svid;
+  /** Roots of the mesh, PEM. */
+  readonly bundle: readonly string[];
+  readonly configKeys: readonly ConfigKeyEntry[];
+  readonly controlplane: string;
+  readonly natsUrl: string;
+  readonly natsJwt: string;
+  /** Seed of the NATS user key; made here, never sent. */
+  readonly natsSeed: string;
+  /** Document keys the JWT opens besides the workload's own. */
+  readonly keys: readonly string[];
+  /** When the JWT was given and when it ends, unix milliseconds. */
+  readonly natsIssuedAt: number;
+  readonly natsExpiresAt: number;
+}
+
+const NAME = "identity.json";
+
+/**
+ * The membership kept in `folder`; undefined when there is none.
+ *
+ * @throws Failure when the file cannot be read, is open to others, or is damaged.
+ */
+export function readMembership(folder: string): Membership | undefined {
+  const path = join(folder, NAME);
+  const text = readSecret(path);
+  if (text === undefined) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = undefined;
+  }
+  if (isMembership(value)) return value;
+  throw new Failure(
+    "identity_damaged",
+    `${path} is damaged`,
+    `remove the file and start again with a new token`,
+  );
+}
+
+export function writeMembership(folder: string, membership: Membership): void {
+  writeSecret(join(folder, NAME), JSON.stringify(membership));
+}
+
+const TEXTS: readonly (keyof Membership)[] = [
+  "instance",
+  "namespace",
+  "service",
+  "serviceAccount",
+  "trustDomain",
+  "controlplane",
+  "natsUrl",
+  "natsJwt",
+  "natsSeed",
+];
+
+function isMembership(value: unknown): value is Membership {
+  if (typeof value !== "object" || value === null) return false;
+  const fields = value as Partial<Record<keyof Membership, unknown>>;
+  if (!TEXTS.every((name) => typeof fields[name] === "string")) return false;
+  if (!Array.isArray(fields.bundle) || !Array.isArray(fields.configKeys)) return false;
+  if (!Array.isArray(fields.keys) || typeof fields.natsExpiresAt !== "number") return false;
+  const { svid } = fields;
+  return typeof svid === "object" && svid !== null && "keyPem" in svid && "chainPem" in svid;
+}
