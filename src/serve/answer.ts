@@ -62,11 +62,12 @@ async function sendBody(
   reader: BodyReader,
   context: AnswerContext,
 ): Promise<boolean> {
-  const declared = response.headers.has("content-length");
+  const length = response.headers.get("content-length");
+  const declared = length !== null;
   const start = declared ? undefined : await readWhole(reader);
   if (start?.whole !== undefined) {
-    const length = `content-length: ${start.whole.length}\r\n`;
-    const head = writeLatin1(answerHead(response, context, length, false));
+    const field = `content-length: ${start.whole.length}\r\n`;
+    const head = writeLatin1(answerHead(response, context, field, false));
     await outlet.write(Buffer.concat([head, start.whole]));
     return context.keepAlive;
   }
@@ -80,15 +81,19 @@ async function sendBody(
   );
   await outlet.write(writeLatin1(head));
   const frame = chunked ? chunkOf : asIs;
+  let left = declared ? Number(length) : Number.POSITIVE_INFINITY;
   if (start?.first !== undefined) await outlet.write(frame(start.first));
   let next = start?.pending ?? reader.read();
   for (;;) {
     const { done, value } = await next;
     if (outlet.gone) return false;
     if (done) break;
+    left -= value.length;
+    if (left < 0) throw new Error("body is longer than its Content-Length");
     if (value.length > 0) await outlet.write(frame(value));
     next = reader.read();
   }
+  if (declared && left !== 0) throw new Error("body is shorter than its Content-Length");
   if (chunked) await outlet.write(writeLatin1(LAST_CHUNK));
   return reusable;
 }

@@ -1,8 +1,12 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
+import { REFUSED } from "../http/h1/request.cases.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import { type ServeEnv, type ServeOptions, serveApp } from "./serve.ts";
+
+/** The one row whose first request is in order. */
+const CLOSES = "something after Connection: close";
 
 const open: Listener[] = [];
 
@@ -175,6 +179,71 @@ describe("raw clients", () => {
     expect(await raw(port, "GET / HTTP/2.0\r\nHost: a\r\n\r\n")).toStartWith("HTTP/1.1 505 ");
     const flood = `GET / HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(70_000)}\r\n\r\n`;
     expect(await raw(port, flood)).toStartWith("HTTP/1.1 431 ");
+  });
+
+  test("every malformed request of the codec's table is refused before the application", async () => {
+    let asked = 0;
+    const app = new Hono<{ Bindings: ServeEnv }>();
+    app.onError((_error, c) => c.text("failed", 500));
+    app.all("*", async (c) => {
+      await c.req.arrayBuffer();
+      asked++;
+      return c.text("");
+    });
+    const port = serve(app);
+    const answers = await Promise.all(REFUSED.map(([, , bytes]) => raw(port, bytes)));
+    for (const [i, [name, status]] of REFUSED.entries()) {
+      const last = answers[i]?.match(/^HTTP\/1\.1 \d+/gm)?.at(-1);
+      expect(`${name}: ${last}`).toBe(`${name}: HTTP/1.1 ${name === CLOSES ? 200 : status}`);
+    }
+    expect(asked).toBe(1);
+  });
+
+  test("a client that only shuts its sending side gets every answer", async () => {
+    const port = serve(echo());
+    const get = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    let text = "";
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port,
+      allowHalfOpen: true,
+      socket: {
+        data: (_socket, chunk) => {
+          text += chunk.toString("latin1");
+        },
+        close: () => resolve(),
+      },
+    });
+    socket.write(get + get + get);
+    socket.shutdown();
+    await promise;
+    expect(text.match(/hello 127/g)).toHaveLength(3);
+  });
+
+  test("a length the application got wrong is never sent as if it were right", async () => {
+    const app = new Hono<{ Bindings: ServeEnv }>();
+    app.get("/long", () => new Response("12345", { headers: { "content-length": "3" } }));
+    app.get("/short", () => new Response("12345", { headers: { "content-length": "9" } }));
+    app.get("/right", () => new Response("12345", { headers: { "content-length": "5" } }));
+    const port = serve(app);
+    expect(await curl(`http://127.0.0.1:${port}/long`)).toContain("curl: (");
+    expect(await curl(`http://127.0.0.1:${port}/short`)).toContain("curl: (");
+    expect(await curl(`http://127.0.0.1:${port}/right`)).toBe("12345");
+  });
+
+  test("cookies stay apart, Date comes from the clock given", async () => {
+    const app = new Hono<{ Bindings: ServeEnv }>();
+    app.get("/", (c) => {
+      c.header("set-cookie", "a=1", { append: true });
+      c.header("set-cookie", "b=2", { append: true });
+      c.header("weft-reason", "denied");
+      return c.text("");
+    });
+    const out = await curl("-i", `http://127.0.0.1:${serve(app, { now: () => 0 })}/`);
+    expect(out).toContain("set-cookie: a=1\r\nset-cookie: b=2\r\n");
+    expect(out).toContain("date: Thu, 01 Jan 1970 00:00:00 GMT\r\n");
+    expect(out).not.toContain("weft-reason");
   });
 
   test("a body the application did not read ends the connection, not the next request", async () => {

@@ -116,7 +116,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
     const exchange = this.#exchange;
     if (exchange !== undefined) {
       exchange.abort.abort();
-      exchange.body?.fail(new Error("client closed the connection"));
+      exchange.body?.fail(new Error("the request ended before its body did"));
     }
     this.#reader?.cancel().catch(() => {});
     this.#settleWrite();
@@ -158,6 +158,11 @@ class ServedConnection implements ConnectionHandler, Outlet {
   }
 
   #wait(): void {
+    if (this.#peerEnded) {
+      this.#leave();
+      this.#c.close();
+      return;
+    }
     this.#c.resume();
     const exchange = this.#exchange;
     if (exchange !== undefined) this.#time("body");
@@ -270,7 +275,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
       return;
     }
     exchange.answered = true;
-    const wanted = exchange.head.keepAlive && exchange.read && !this.#peerEnded;
+    const wanted = exchange.head.keepAlive && exchange.read && !this.#last();
     const reusable = await sendAnswer(this, response, {
       request: exchange.head,
       keepAlive: wanted && this.#options.draining?.() !== true,
@@ -284,12 +289,17 @@ class ServedConnection implements ConnectionHandler, Outlet {
     this.#settle(reusable);
   }
 
+  /** The client has said that it will send no more, and all it sent has been read. */
+  #last(): boolean {
+    return this.#peerEnded && this.#decoder.buffered === 0;
+  }
+
   /** The answer is out: the next request, or the end of the connection. */
   #settle(reusable: boolean): void {
     this.#exchange = undefined;
     this.#reader = undefined;
     this.#endless = false;
-    if (!reusable || this.#peerEnded || this.#gone) {
+    if (!reusable || this.#last() || this.#gone) {
       this.#leave();
       this.#c.close();
       return;

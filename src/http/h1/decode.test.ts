@@ -99,6 +99,8 @@ describe("request heads", () => {
     const h2c = upgrade("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n");
     expect(h2c.upgrade).toBeUndefined();
     expect(h2c.cuts).toHaveLength(4);
+    const two = "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n";
+    expect(upgrade(two).upgrade).toBeUndefined();
     expect(upgrade("Connection: Upgrade\r\nUpgrade: websocket, H2C\r\n").upgrade).toBeUndefined();
   });
 

@@ -17,6 +17,7 @@ export class FieldScan {
   chunked = false;
   hostStart = -1;
   hostEnd = -1;
+  upgrades = 0;
   upgradeStart = -1;
   upgradeEnd = -1;
   requestIdStart = -1;
@@ -162,7 +163,7 @@ function noteUpgrade(
   lineEnd: number,
 ): void {
   cut(scan, start, lineEnd);
-  if (scan.upgradeStart >= 0) throw new Malformed("more than one Upgrade field");
+  scan.upgrades++;
   value(scan, text, nameEnd, lineEnd);
   scan.upgradeStart = scan.valueStart;
   scan.upgradeEnd = scan.valueEnd;

@@ -58,8 +58,16 @@ export class Intake {
     const { bytes, start } = this;
     const count = Math.min(max, this.end - start);
     this.start = start + count;
+    if (this.start === this.end) this.#release();
     if (start === 0 && count === bytes.length) return bytes;
     return bytes.subarray(start, start + count);
+  }
+
+  /** All is consumed: an idle connection keeps no chunk alive. */
+  #release(): void {
+    this.bytes = EMPTY;
+    this.start = this.end = this.#searched = 0;
+    this.#owned = false;
   }
 
   /**
@@ -79,6 +87,7 @@ export class Intake {
       return undefined;
     }
     this.start = this.#searched = at + 4;
+    if (this.start === this.end) this.#release();
     return bytes.toString("latin1", start, at + 4);
   }
 }

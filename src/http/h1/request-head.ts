@@ -162,9 +162,12 @@ function absoluteAuthority(text: string, line: RequestLine, scan: FieldScan): st
   throw new Malformed("request target and Host differ");
 }
 
-/** h2c is never passed on: it would let a client speak past every rule of this proxy. */
+/**
+ * h2c is never passed on: it would let a client speak past every rule of this proxy. Nor is an
+ * upgrade to a choice of protocols over several fields, or one in HTTP/1.0 (RFC 9110, 7.8).
+ */
 export function upgradeOf(text: string, minor: number, scan: FieldScan): string | undefined {
-  if (!scan.upgrade || scan.upgradeStart < 0 || minor === 0) return undefined;
+  if (!scan.upgrade || scan.upgrades !== 1 || minor === 0) return undefined;
   const upgrade = text.slice(scan.upgradeStart, scan.upgradeEnd);
   return upgrade === "" || /h2c/i.test(upgrade) ? undefined : upgrade;
 }

@@ -100,7 +100,6 @@ export const REFUSED: readonly (readonly [name: string, status: number, bytes: s
   ["unknown Expect", 417, `${POST}Expect: 200-ok\r\nContent-Length: 1\r\n\r\n`],
   ["obfuscated Expect", 417, `${POST}Expect: 100-continue, x\r\nContent-Length: 1\r\n\r\n`],
   ["empty Expect", 417, `${POST}Expect:\r\n\r\n`],
-  ["two Upgrades", 400, `${GET}Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n`],
   ["Connection nominates Host", 400, `${GET}Connection: host\r\n\r\n`],
   [
     "Connection nominates CL",
@@ -164,5 +163,6 @@ export const ACCEPTED: readonly (readonly [name: string, bytes: string])[] = [
   ["trailers", `${CHUNKED}2\r\nhi\r\n0\r\nGrpc-Status: 0\r\nHost: evil\r\n\r\n`],
   ["pipelined", `${POST}Content-Length: 2\r\n\r\nhi${CHUNKED}1\r\nx\r\n0\r\n\r\n${GET}\r\n`],
   ["nominated", `${GET}Connection: keep-alive, X-A\r\nX-A: 1\r\nX-B: 2\r\n\r\n`],
+  ["two Upgrades", `${GET}Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n`],
   ["__proto__", `${GET}__proto__: 1\r\nconstructor: 2\r\nhasOwnProperty: 3\r\n\r\n`],
 ];
