@@ -108,6 +108,8 @@ interface Member extends InstanceName {
 }
 
 const MAX_UPSTREAMS = 500;
+/** The JWT that lists them must fit a line that the server accepts. */
+const MAX_GRANTS = 2_000;
 const FIX_NEW_TOKEN = "create another with 'weft token create' and join with it";
 
 function refuse(status: 400 | 401 | 403 | 404, code: string, message: string, fix: string) {
@@ -436,9 +438,16 @@ function access(options: IssuerOptions, peer: string, request: AccessRequest): A
   }
   const t = options.now();
   const expiresAt = t + options.svidTtlMs;
-  const known = grantsOfInstance(store, member.instance).some(
-    (grant) => grant.namespace === namespace && grant.service === service,
-  );
+  const grants = grantsOfInstance(store, member.instance);
+  if (grants.length >= MAX_GRANTS) {
+    throw refuse(
+      403,
+      "too_many_grants",
+      `instance ${member.instance} already reaches ${MAX_GRANTS} services`,
+      "split the workload, or let it join again under a new instance id",
+    );
+  }
+  const known = grants.some((grant) => grant.namespace === namespace && grant.service === service);
   const visible = isVisible(resource, member.namespace);
   if (!known || !visible) {
     store.write(() => {

@@ -3,6 +3,7 @@ import { createPublicKey, generateKeyPairSync, X509Certificate } from "node:cryp
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { connect, createServer } from "node:tls";
 import { type Authority, openAuthority } from "./ca.ts";
 import {
   certificateHash,
@@ -90,6 +91,41 @@ describe("leaves", () => {
     expect(text).toContain("Subject: \n");
     expect(text).toContain("X509v3 Subject Alternative Name: critical");
     expect(text).toContain("TLS Web Server Authentication, TLS Web Client Authentication");
+  });
+
+  test("two leaves make a mutual TLS 1.3 connection", async () => {
+    const side = async () => {
+      const { keyPem, csrPem } = createSvidRequest();
+      const { chainPem } = await leaf(DAY, csrPem);
+      return { key: keyPem, cert: chainPem, ca: [...authority.bundle] };
+    };
+    const common = { requestCert: true, rejectUnauthorized: true } as const;
+    const server = createServer({ ...(await side()), ...common, minVersion: "TLSv1.3" }, (socket) =>
+      socket.end(`${socket.getPeerCertificate().subjectaltname} ${socket.authorized}`),
+    );
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    const address = server.address();
+    const port = typeof address === "object" && address !== null ? address.port : 0;
+    const servername = "p80.reviews.default.weft.local";
+    const client = connect({ port, host: "127.0.0.1", servername, ...(await side()) });
+    let seen = "";
+    for await (const chunk of client) seen += String(chunk);
+    expect(seen).toContain(`URI:${ID}, DNS:reviews.default.weft.local`);
+    expect(seen).toEndWith(" true");
+    server.close();
+  });
+
+  test("addresses are written as bytes", async () => {
+    const { chainPem } = await authority.issue({
+      csrPem: createSvidRequest().csrPem,
+      spiffeId: ID,
+      dnsNames: [],
+      ipAddresses: ["127.0.0.1", "::1", "2001:db8::a:0:1", "::ffff:1.2.3.4", "nonsense"],
+      ttlMs: 30 * 365 * DAY,
+    });
+    const text = openssl(["x509", "-noout", "-text"], chainPem).out;
+    expect(text).toContain("IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, IP");
+    expect(text).toContain("IP Address:2001:DB8:0:0:0:A:0:1\n");
   });
 
   test("names in the request are ignored", async () => {

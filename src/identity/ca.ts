@@ -10,8 +10,6 @@ import { join } from "node:path";
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
-  ExtendedKeyUsage,
-  ExtendedKeyUsageExtension,
   type Extension,
   KeyUsageFlags,
   KeyUsagesExtension,
@@ -22,6 +20,8 @@ import {
 import { Failure } from "../error.ts";
 import { certificateHash, pemCertificates, readCertificate } from "./certificate.ts";
 import { requestedKey } from "./csr.ts";
+import { type LeafIssuer, leafIssuer, signLeaf } from "./leaf.ts";
+import { toPem } from "./pem.ts";
 import { readSecret, writeDurably, writeSecret } from "./secret-file.ts";
 
 export interface LeafRequest {
@@ -49,7 +49,7 @@ export interface Authority {
   readonly bundle: readonly string[];
   /** SHA-256 of each root's DER, hexadecimal: what tokens pin. */
   readonly rootHashes: readonly string[];
-  /** Throws a `Failure` (400) for a bad request; takes about 4 ms. */
+  /** Throws a `Failure` (400) for a bad request. */
   issue(request: LeafRequest): Promise<IssuedLeaf>;
 }
 
@@ -80,19 +80,23 @@ const INTERMEDIATE_TTL_MS = 365 * DAY_MS;
 const INTERMEDIATE_LEFT_MS = 90 * DAY_MS;
 const FIX_BACKUP = "restore the control plane's data folder from a backup";
 
-async function sign(shape: CertificateShape): Promise<{ pem: string; serial: string }> {
+/** A positive number without leading zeros, whatever the random bits. */
+function newSerial(): Buffer {
   const serial = randomBytes(16);
-  // A positive number without leading zeros, whatever the random bits.
   serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40;
+  return serial;
+}
+
+async function sign(shape: CertificateShape): Promise<string> {
   const { notBefore, notAfter, ...rest } = shape;
   const certificate = await X509CertificateGenerator.create({
     ...rest,
-    serialNumber: serial.toString("hex"),
+    serialNumber: newSerial().toString("hex"),
     notBefore: new Date(notBefore),
     notAfter: new Date(notAfter),
     signingAlgorithm: SIGNING,
   });
-  return { pem: `${certificate.toString("pem")}\n`, serial: serial.toString("hex") };
+  return `${certificate.toString("pem")}\n`;
 }
 
 async function newKey(): Promise<{ readonly keys: CryptoKeyPair; readonly pem: string }> {
@@ -120,7 +124,7 @@ async function authorityExtensions(
 async function createRoot(trustDomain: string, now: number): Promise<Pair> {
   const { keys, pem } = await newKey();
   const name = `CN=weft root ${randomBytes(4).toString("hex")},O=${trustDomain}`;
-  const { pem: certificate } = await sign({
+  const certificate = await sign({
     subject: name,
     issuer: name,
     notBefore: now - BACKDATE_MS,
@@ -136,7 +140,7 @@ async function createIntermediate(root: Pair, trustDomain: string, now: number):
   const { keys, pem } = await newKey();
   const rootCertificate = new X509Certificate(root.certificate);
   const rootKey = await publicKeyOf(root.certificate);
-  const { pem: certificate } = await sign({
+  const certificate = await sign({
     subject: `CN=weft issuer ${randomBytes(4).toString("hex")},O=${trustDomain}`,
     issuer: issuerName(rootCertificate),
     notBefore: now - BACKDATE_MS,
@@ -213,6 +217,13 @@ function checkRoot(root: Pair, trustDomain: string, now: number): void {
   }
 }
 
+function signerOf(path: string, issuer: Pair): LeafIssuer {
+  const der = new X509Certificate(issuer.certificate).raw;
+  const signer = leafIssuer(der, issuer.keyPem);
+  if (signer === undefined) throw corrupt(path, "the intermediate has no key identifier");
+  return signer;
+}
+
 /** Opened authority; holds the root and the current intermediate. */
 class OpenAuthority implements Authority {
   readonly trustDomain: string;
@@ -222,6 +233,7 @@ class OpenAuthority implements Authority {
   readonly #now: () => number;
   readonly #root: Pair;
   #issuer: Pair;
+  #signer: LeafIssuer;
 
   constructor(path: string, trustDomain: string, now: () => number, root: Pair, issuer: Pair) {
     this.#path = path;
@@ -229,6 +241,7 @@ class OpenAuthority implements Authority {
     this.#now = now;
     this.#root = root;
     this.#issuer = issuer;
+    this.#signer = signerOf(path, issuer);
     this.bundle = [root.certificate];
     this.rootHashes = [certificateHash(root.certificate)];
   }
@@ -238,6 +251,7 @@ class OpenAuthority implements Authority {
     const end = new X509Certificate(this.#issuer.certificate).validToDate.getTime();
     if (end - now > INTERMEDIATE_LEFT_MS) return;
     this.#issuer = await createIntermediate(this.#root, this.trustDomain, now);
+    this.#signer = signerOf(this.#path, this.#issuer);
     store(this.#path, this.#root, this.#issuer);
   }
 
@@ -246,35 +260,23 @@ class OpenAuthority implements Authority {
     await this.renewIssuer();
     const now = this.#now();
     const issuer = this.#issuer;
-    const issuerCertificate = new X509Certificate(issuer.certificate);
-    const spki = key.export({ format: "der", type: "spki" });
+    const issuerEnd = new X509Certificate(issuer.certificate).validToDate.getTime();
     // X.509 counts whole seconds.
     const notBefore = Math.floor((now - BACKDATE_MS) / 1000) * 1000;
     const wanted = Math.floor((now + request.ttlMs) / 1000) * 1000;
-    const notAfter = Math.min(wanted, issuerCertificate.validToDate.getTime());
-    const { pem, serial } = await sign({
-      subject: "",
-      issuer: issuerName(issuerCertificate),
+    const notAfter = Math.min(wanted, issuerEnd);
+    const serial = newSerial();
+    const der = signLeaf(this.#signer, {
+      serial,
       notBefore,
       notAfter,
-      publicKey: await crypto.subtle.importKey("spki", new Uint8Array(spki), EC, true, ["verify"]),
-      signingKey: issuer.key,
-      extensions: [
-        new BasicConstraintsExtension(false, undefined, true),
-        new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-        new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth]),
-        new SubjectAlternativeNameExtension(
-          [
-            { type: "url", value: request.spiffeId },
-            ...request.dnsNames.map((value) => ({ type: "dns" as const, value })),
-            ...(request.ipAddresses ?? []).map((value) => ({ type: "ip" as const, value })),
-          ],
-          true,
-        ),
-        await AuthorityKeyIdentifierExtension.create(await publicKeyOf(issuer.certificate)),
-      ],
+      publicKey: key,
+      uri: request.spiffeId,
+      dnsNames: request.dnsNames,
+      ipAddresses: request.ipAddresses ?? [],
     });
-    return { chainPem: `${pem}${issuer.certificate}`, serial, notBefore, notAfter };
+    const chainPem = `${toPem("CERTIFICATE", der)}${issuer.certificate}`;
+    return { chainPem, serial: serial.toString("hex"), notBefore, notAfter };
   }
 }
 

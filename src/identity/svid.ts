@@ -1,6 +1,7 @@
 /** The workload's half of its identity: the key it keeps, and the request it sends. */
 import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { DER, derEncode, derOid } from "./der.ts";
+import { toPem } from "./pem.ts";
 
 export interface SvidRequest {
   /** PKCS#8 PEM; never leaves the workload. */
@@ -20,11 +21,6 @@ export interface Svid {
 }
 
 const ECDSA_WITH_SHA256 = derEncode(DER.sequence, derOid("1.2.840.10045.4.3.2"));
-
-function pem(label: string, der: Buffer): string {
-  const lines = der.toString("base64").match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
-}
 
 /** PKCS#10 request (RFC 2986) for a P-256 key: version 0, no subject, no attributes. */
 function requestOf(publicKey: KeyObject, privateKey: KeyObject): Buffer {
@@ -49,7 +45,7 @@ export function createSvidRequest(): SvidRequest {
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   return {
     keyPem: privateKey.export({ format: "pem", type: "pkcs8" }).toString(),
-    csrPem: pem("CERTIFICATE REQUEST", requestOf(publicKey, privateKey)),
+    csrPem: toPem("CERTIFICATE REQUEST", requestOf(publicKey, privateKey)),
   };
 }
 
