@@ -79,7 +79,7 @@ export function integer(min: number, max: number, what: string) {
 
 export const DNS_LABEL = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
 const NAME_FIX =
-  "use at most 63 lower-case letters, digits and dashes, starting and ending with a letter or digit";
+  "use at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends";
 
 /** RFC 1123 label: services, namespaces, subsets. */
 export const label = worded(DNS_LABEL, "invalid_name", "is not a valid name", NAME_FIX);

@@ -58,7 +58,8 @@ spec:
   rules:
     - matches: [{ path: { type: Exact, value: /a }, method: GET, headers: [{ name: a, value: b }] }]
       filters:
-        - { type: URLRewrite, urlRewrite: { hostname: x, path: { type: ReplaceFullPath, replaceFullPath: / } } }
+        - type: URLRewrite
+          urlRewrite: { hostname: x, path: { type: ReplaceFullPath, replaceFullPath: / } }
       backendRefs: [{ group: weft.dev, kind: Subset, name: cart.v1, port: 80, weight: 2 }]
       timeouts: { request: 10s, backendRequest: 1s }
 ---

@@ -37,7 +37,7 @@ interface Bad {
 
 const swap = (from: string, to: string) => SERVICE.replace(from, to);
 const NAME_FIX =
-  "use at most 63 lower-case letters, digits and dashes, starting and ending with a letter or digit";
+  "use at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends";
 
 const documents: readonly Bad[] = [
   {
@@ -359,7 +359,8 @@ test("a route cannot be attached to a Gateway, nor across namespaces", () => {
   const parents = (text: string) => ROUTE.replace("{ kind: Service, name: cart }", text);
   const rule = "backendRefs: [{ name: a, port: 1 }]";
   expect(spot(issuesOf(parents("{ name: edge }") + rule)[0])).toBe(
-    '5:16 spec.parentRefs[0] unsupported ({"name":"edge"}) write {group: "", kind: Service, name: …}',
+    '5:16 spec.parentRefs[0] unsupported ({"name":"edge"}) ' +
+      'write {group: "", kind: Service, name: …}',
   );
   const foreign = parents("{ kind: Service, name: a, namespace: shop }") + rule;
   expect(spot(issuesOf(foreign)[0])).toBe(

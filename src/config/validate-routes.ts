@@ -120,7 +120,7 @@ function checkBackend(
   report([...path, "name"], backend.name, "unknown_subset", reason, fix, true);
 }
 
-/** How often a match is tried over all ports and host names, and how often an equal one was first. */
+/** How often a match is tried over ports and host names, and how often an equal one was first. */
 interface Reach {
   readonly route: HttpRouteResource;
   readonly path: Path;

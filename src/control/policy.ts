@@ -1,4 +1,4 @@
-/** Traffic policy of a service port: defaults of weft, then Mesh, service and port, field by field. */
+/** Traffic policy of a port, field by field: weft's defaults, Mesh, service, port. */
 
 import { durationMs } from "../config/fields.ts";
 import type { TrafficPolicyResource } from "../config/resource.ts";

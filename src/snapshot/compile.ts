@@ -1,4 +1,4 @@
-/** Documents to snapshot: a pure function. Everything that can be resolved ahead is resolved here. */
+/** Documents to snapshot: a pure function. What can be resolved ahead is resolved here. */
 import { Failure } from "../error.ts";
 import { compileEdits } from "../route/headers.ts";
 import { compileMatches } from "../route/match.ts";
