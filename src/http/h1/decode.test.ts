@@ -127,6 +127,17 @@ describe("request heads", () => {
     expect(events(decoder)).toEqual(["head", "end", "more"]);
   });
 
+  test("idle is what holds not even a part of a request", () => {
+    const decoder = new RequestDecoder();
+    expect(decoder.idle).toBe(true);
+    decoder.push(Buffer.from("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"));
+    expect([decoder.next(), decoder.idle]).toEqual(["more", false]);
+    decoder.push(Buffer.from("\r\n"));
+    expect([decoder.next(), decoder.idle]).toEqual(["head", false]);
+    decoder.push(Buffer.from("x"));
+    expect([decoder.next(), decoder.next(), decoder.idle]).toEqual(["body", "end", true]);
+  });
+
   test("trailers pass without those that mean something in a head", () => {
     const decoder = decode(
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGrpc-Status: 0\r\n" +

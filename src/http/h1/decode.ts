@@ -66,6 +66,11 @@ export class RequestDecoder {
     return this.#intake.length;
   }
 
+  /** No request is under way, not even a part of its head. */
+  get idle(): boolean {
+    return (this.#state === "head" || this.#state === "done") && this.#intake.length === 0;
+  }
+
   /** The chunk must not be written to afterwards. */
   push(chunk: Uint8Array): void {
     this.#intake.push(chunk);
