@@ -147,7 +147,8 @@ function answerHead(
   framing: string,
   keepLength: boolean,
 ): string {
-  const { status } = response;
+  // `Response.error()` has the status 0.
+  const status = response.status < 200 ? 500 : response.status;
   let head = `HTTP/1.1 ${status} ${statusText(status)}\r\n`;
   response.headers.forEach((value, name) => {
     if (OURS.has(name) || (name === "content-length" && !keepLength)) return;

@@ -341,6 +341,63 @@ describe("streams", () => {
     socket.terminate();
   });
 
+  test("a client that leaves aborts a request that is still being worked on", async () => {
+    const begun = Promise.withResolvers<void>();
+    const aborted = Promise.withResolvers<void>();
+    const app = new Hono<{ Bindings: ServeEnv }>();
+    app.get("/wait", async (c) => {
+      c.req.raw.signal.addEventListener("abort", () => aborted.resolve());
+      begun.resolve();
+      await aborted.promise;
+      return c.text("late");
+    });
+    const socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port: serve(app),
+      socket: { data() {} },
+    });
+    socket.write("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    await begun.promise;
+    socket.terminate();
+    await aborted.promise;
+  });
+
+  test("a body that the application does not read is not taken from the client either", async () => {
+    const app = new Hono<{ Bindings: ServeEnv }>();
+    const go = Promise.withResolvers<void>();
+    app.post("/slow", async (c) => {
+      await go.promise;
+      return c.text(String((await c.req.arrayBuffer()).byteLength));
+    });
+    const bytes = 64 * 1024 * 1024;
+    const port = serve(app, { limits: { bodyBytesMax: bytes } });
+    const rest = Buffer.alloc(bytes);
+    let sent = 0;
+    let text = "";
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port,
+      socket: {
+        data: (_socket, chunk) => {
+          text += chunk.toString("latin1");
+          resolve();
+        },
+        drain: (s) => {
+          sent += s.write(rest.subarray(sent));
+        },
+      },
+    });
+    socket.write(`POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`);
+    sent += socket.write(rest.subarray(sent));
+    await Bun.sleep(200);
+    expect(sent).toBeLessThan(bytes / 2);
+    go.resolve();
+    await promise;
+    expect(text).toEndWith(`\r\n\r\n${bytes}`);
+    socket.terminate();
+  });
+
   test("a stream that fails underway resets the connection instead of ending the body", async () => {
     const app = new Hono<{ Bindings: ServeEnv }>();
     app.get("/breaks", () => {

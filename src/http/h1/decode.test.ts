@@ -181,6 +181,7 @@ describe("responses refused", () => {
     ["space before the colon", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n"],
     ["chunk size", `${CHUNKED}5x\r\n`],
     ["chunk terminator", `${CHUNKED}1\r\nabc`],
+    ["204 with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc"],
     ["switch unasked", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
     ["11 interim answers", "HTTP/1.1 100 Continue\r\n\r\n".repeat(11)],
     ["endless head", `HTTP/1.1 200 OK\r\nA: ${"b".repeat(62_000)}\r\n\r\n`],

@@ -57,8 +57,8 @@ export function answerHasBody(method: string, status: number): boolean {
 }
 
 /**
- * Decodes a whole response head, the empty line included. `hasBody` is asked once the status is
- * known; without a body, `chunked` is false and the connection outlives a missing length.
+ * Decodes a whole response head to a request by `method`, the empty line included. Of an answer
+ * that has no body, `chunked` is false and the connection outlives a missing length.
  * @throws Malformed
  */
 export function decodeResponseHead(text: string, method: string, limits: H1Limits): ResponseHead {
@@ -73,6 +73,9 @@ export function decodeResponseHead(text: string, method: string, limits: H1Limit
     // A sender that declares chunks where none may be is likely to send them all the same.
     if (scan.chunked && method !== "HEAD") keepAlive = false;
     scan.chunked = false;
+    if (scan.contentLength > 0 && (line.status < 200 || line.status === 204)) {
+      throw new Malformed(`a ${line.status} answer declares a body`);
+    }
   }
   return new DecodedResponseHead(text, line, scan, keepAlive);
 }

@@ -1,5 +1,6 @@
 import { eachField, FieldScan, scanFields } from "./fields.ts";
 import type { H1Limits } from "./limits.ts";
+import { Malformed } from "./malformed.ts";
 
 /** Fields that mean something only before a body: framing, routing, credentials, conditions. */
 const NEVER_TRAILERS: ReadonlySet<string> = new Set([
@@ -16,7 +17,12 @@ const NEVER_PREFIXES = ["content-", "if-", "proxy-", "weft-", "x-forwarded-", "x
  * lines with their CRLF. @throws Malformed
  */
 export function filterTrailers(text: string, limits: H1Limits): string {
-  scanFields(new FieldScan(), text, 0, limits.fieldsMax);
+  try {
+    scanFields(new FieldScan(), text, 0, limits.fieldsMax);
+  } catch (cause) {
+    // Whatever a field would mean in a head, here it is only well-formed or not.
+    throw new Malformed(`trailer section is malformed: ${cause}`);
+  }
   let kept = "";
   eachField(text, 0, (line, nameEnd, lineEnd) => {
     const name = text.slice(line, nameEnd).toLowerCase();
