@@ -8,6 +8,8 @@ export interface NatsTrustConfig {
   readonly systemJwt: string;
   readonly account: string;
   readonly accountJwt: string;
+  readonly workloads: string;
+  readonly workloadsJwt: string;
 }
 
 export interface NatsServerOptions {
@@ -75,6 +77,7 @@ export function natsConfig(o: NatsServerOptions): string {
     "resolver_preload: {",
     `  ${auth.systemAccount}: ${auth.systemJwt}`,
     `  ${auth.account}: ${auth.accountJwt}`,
+    `  ${auth.workloads}: ${auth.workloadsJwt}`,
     "}",
   ];
   if (o.tls !== undefined) {

@@ -101,6 +101,53 @@ describe("allowed", () => {
   });
 });
 
+describe("answers sent elsewhere", () => {
+  const elsewhere = [
+    "$KV.weft-config.head",
+    "$JS.API.STREAM.PURGE.KV_weft-config",
+    "$JS.API.STREAM.DELETE.KV_weft-config",
+    "weft.rpc.register.default.cart.bbbbbbbbbb",
+    "weft.rpc.deregister.default.cart.bbbbbbbbbb",
+    "weft.ack.default.cart.bbbbbbbbbb",
+    "_INBOX_controlplane.x",
+  ];
+  test.each(elsewhere)("neither documents nor answers reach %s", async (reply) => {
+    const before = await control.kvGet("head");
+    const seen: string[] = [];
+    const stops = [
+      control.subscribe("_INBOX_controlplane.x", (subject) => seen.push(subject)),
+      control.subscribe("weft.*.*.default.cart.>", (subject) => seen.push(subject)),
+      control.subscribe("weft.ack.default.cart.>", (subject) => seen.push(subject)),
+      control.kvSubscribe("head", (key) => seen.push(key)),
+      control.reply("weft.rpc.renew.>", () => data),
+    ];
+    await control.kvGet("mesh");
+    const credentials = nats.workload(me, granted);
+    const evil = await connect({
+      servers: nats.server.url,
+      authenticator: authenticator(credentials),
+    });
+    evil.publish(directGetSubject("mesh"), new Uint8Array(0), { reply });
+    evil.publish("weft.rpc.renew.default.frontend.aaaaaaaaaa", data, { reply });
+    await evil.flush();
+    await Bun.sleep(30);
+    expect(seen).toEqual([]);
+    expect(await control.kvGet("head")).toEqual(before);
+    for (const stop of stops) stop();
+    await evil.close();
+  });
+
+  test("while a request from its own inbox is answered", async () => {
+    const subject = "weft.rpc.renew.default.frontend.aaaaaaaaaa";
+    const error = await mine.request(subject, data, 500).catch((caught) => caught);
+    expect(["no_responder", "timeout"]).toContain(error.code);
+    const stop = control.reply("weft.rpc.renew.>", (on) => new TextEncoder().encode(on));
+    await control.kvGet("mesh");
+    expect(new TextDecoder().decode(await mine.request(subject, data))).toBe(subject);
+    stop();
+  });
+});
+
 describe("refused publishing", () => {
   const subjects = [
     // documents: nothing but the control plane writes

@@ -1,6 +1,11 @@
 /**
- * NATS decentralised authentication: one operator, a system account, the mesh's account, and user
- * JWTs that say what each holder may publish and subscribe.
+ * NATS decentralised authentication: one operator, a system account, the control plane's account
+ * with the documents, the workloads' account, and user JWTs that say what each holder may do.
+ *
+ * Workloads are kept in an account of their own because NATS does not check reply subjects: an
+ * answer goes wherever its request said, with the answerer's rights. Inside one account a workload
+ * could ask for a document "with the answer to" `$JS.API.STREAM.DELETE.…`, and did (tested on
+ * 2.15.1). From another account, answers come back to that account and can touch nothing here.
  *
  * Operator and account JWTs are the same bytes at every start (fixed issue time, deterministic
  * signature), so that a running nats-server can be recognised by its configuration.
@@ -8,7 +13,7 @@
 import { createHash } from "node:crypto";
 import { Failure } from "../error.ts";
 import { base32, createNkey, type Nkey, nkeyFromSeed } from "./nkey.ts";
-import type { NatsRights } from "./rights.ts";
+import { directGetSubject, documentSubject, type NatsRights } from "./rights.ts";
 import { readSecret, writeSecret } from "./secret-file.ts";
 
 /** What a nats-server must be configured with to accept the mesh's users. */
@@ -16,8 +21,12 @@ export interface NatsTrust {
   readonly operatorJwt: string;
   readonly systemAccount: string;
   readonly systemJwt: string;
+  /** The control plane's account: documents, JetStream, and the requests of workloads. */
   readonly account: string;
   readonly accountJwt: string;
+  /** The workloads' account: reads documents and sends requests, has no JetStream. */
+  readonly workloads: string;
+  readonly workloadsJwt: string;
 }
 
 /** A user JWT and the seed that answers the server's challenge. */
@@ -31,7 +40,7 @@ export interface NatsUser {
   readonly name: string;
   /** `U…`, made by the holder; its seed never travels. */
   readonly publicKey: string;
-  /** Absent: everything inside the account, for the control plane itself. */
+  /** Absent: everything inside the control plane's account, for itself. */
   readonly rights?: NatsRights;
   /** Unix milliseconds; the server disconnects the holder then. */
   readonly expiresAt: number;
@@ -53,6 +62,14 @@ const ACCOUNT_LIMITS = {
   leaf: 0,
 } as const;
 const JETSTREAM_LIMITS = { mem_storage: 0, disk_storage: -1, streams: -1, consumer: -1 } as const;
+/** What crosses from the control plane's account to the workloads'. */
+const CROSSINGS = [
+  { name: "documents", type: "stream", subject: documentSubject(">") },
+  { name: "current", type: "service", subject: directGetSubject(">") },
+  { name: "requests", type: "service", subject: "weft.rpc.>" },
+  { name: "acknowledgements", type: "service", subject: "weft.ack.>" },
+  { name: "statistics", type: "service", subject: "weft.stats.>" },
+] as const;
 /** 2023-11-14: any constant in the past serves. */
 const FIXED_ISSUE_TIME = 1_700_000_000;
 
@@ -83,22 +100,24 @@ function signJwt(signer: Nkey, claims: Claims): string {
   return `${signed}.${signer.sign(Buffer.from(signed, "latin1")).toString("base64url")}`;
 }
 
-function accountJwt(operator: Nkey, account: Nkey, name: string, limits: object): string {
+function accountJwt(operator: Nkey, account: Nkey, name: string, more: object): string {
   return signJwt(operator, {
     name,
     subject: account.publicKey,
     issuedAt: FIXED_ISSUE_TIME,
     nats: {
-      limits,
+      limits: ACCOUNT_LIMITS,
       default_permissions: { pub: {}, sub: {} },
       authorization: {},
+      ...more,
       type: "account",
       version: 2,
     },
   });
 }
 
-function authorityOf(operator: Nkey, system: Nkey, account: Nkey): NatsAuthority {
+function authorityOf(keys: Keys): NatsAuthority {
+  const { operator, system, account, workloads } = keys;
   const trust: NatsTrust = {
     operatorJwt: signJwt(operator, {
       name: "weft",
@@ -107,9 +126,16 @@ function authorityOf(operator: Nkey, system: Nkey, account: Nkey): NatsAuthority
       nats: { system_account: system.publicKey, type: "operator", version: 2 },
     }),
     systemAccount: system.publicKey,
-    systemJwt: accountJwt(operator, system, "SYS", ACCOUNT_LIMITS),
+    systemJwt: accountJwt(operator, system, "SYS", {}),
     account: account.publicKey,
-    accountJwt: accountJwt(operator, account, "MESH", { ...ACCOUNT_LIMITS, ...JETSTREAM_LIMITS }),
+    accountJwt: accountJwt(operator, account, "MESH", {
+      limits: { ...ACCOUNT_LIMITS, ...JETSTREAM_LIMITS },
+      exports: CROSSINGS,
+    }),
+    workloads: workloads.publicKey,
+    workloadsJwt: accountJwt(operator, workloads, "WORKLOADS", {
+      imports: CROSSINGS.map((each) => ({ ...each, account: account.publicKey })),
+    }),
   };
   return {
     trust,
@@ -118,7 +144,7 @@ function authorityOf(operator: Nkey, system: Nkey, account: Nkey): NatsAuthority
         user.rights === undefined
           ? { pub: {}, sub: {} }
           : { pub: { allow: user.rights.publish }, sub: { allow: user.rights.subscribe } };
-      return signJwt(account, {
+      return signJwt(user.rights === undefined ? account : workloads, {
         name: user.name,
         subject: user.publicKey,
         issuedAt: Math.floor(now / 1000),
@@ -132,24 +158,37 @@ function authorityOf(operator: Nkey, system: Nkey, account: Nkey): NatsAuthority
 const FIX_SEEDS =
   "restore the file from a backup, or remove it: every proxy then has to join again";
 
-/** Reads the seeds from `path` (operator, system account, account, a line each) or makes them. */
+interface Keys {
+  readonly operator: Nkey;
+  readonly system: Nkey;
+  readonly account: Nkey;
+  readonly workloads: Nkey;
+}
+
+/** Reads the seeds from `path` (operator, system, control plane, workloads) or makes them. */
 export function openNatsAuthority(path: string): NatsAuthority {
   const stored = readSecret(path);
   if (stored === undefined) {
     const operator = createNkey("operator");
     const system = createNkey("account");
     const account = createNkey("account");
-    writeSecret(path, `${operator.seed}\n${system.seed}\n${account.seed}\n`);
-    return authorityOf(operator, system, account);
+    const workloads = createNkey("account");
+    const all = [operator, system, account, workloads];
+    writeSecret(path, all.map(({ seed }) => `${seed}\n`).join(""));
+    return authorityOf({ operator, system, account, workloads });
   }
-  const [first = "", second = "", third = ""] = stored.split("\n");
+  const [first = "", ...rest] = stored.trimEnd().split("\n");
   const operator = nkeyFromSeed("operator", first);
-  const system = nkeyFromSeed("account", second);
-  const account = nkeyFromSeed("account", third);
-  if (operator === undefined || system === undefined || account === undefined) {
-    throw new Failure("nats_seed_corrupt", `${path} does not hold three NATS seeds`, FIX_SEEDS);
+  const [system, account, workloads] = rest.map((seed) => nkeyFromSeed("account", seed));
+  if (
+    operator === undefined ||
+    system === undefined ||
+    account === undefined ||
+    workloads === undefined
+  ) {
+    throw new Failure("nats_seed_corrupt", `${path} does not hold four NATS seeds`, FIX_SEEDS);
   }
-  return authorityOf(operator, system, account);
+  return authorityOf({ operator, system, account, workloads });
 }
 
 /** Reads a NATS credentials file: a JWT block and a seed block between dashed lines. */
