@@ -17,7 +17,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/serve": ["src/net", "src/http"],
   "src/route": ["src/http", "src/snapshot"],
   "src/snapshot": ["src/route", "src/http"],
-  "src/upstream": ["src/snapshot", "src/net", "src/http", "src/telemetry"],
+  "src/upstream": ["src/snapshot", "src/route", "src/net", "src/http", "src/telemetry"],
   "src/proxy": [
     "src/snapshot",
     "src/route",

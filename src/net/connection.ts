@@ -36,10 +36,8 @@ export interface TlsPeer {
 /** How long a closed connection still reads what the peer had under way, milliseconds. */
 const LINGER_MS = 1000;
 
-/** Heads and small bodies are joined here, so that a message costs one write. */
+/** Heads and bodies up to this size are joined here, so that a message costs one write. */
 const SCRATCH_BYTES = 128 * 1024;
-/** Above this a body is written by itself: copying would cost more than the system call. */
-const JOIN_MAX = 16 * 1024;
 const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 
 const IGNORE: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };
@@ -135,14 +133,23 @@ export class Connection {
 
   /** Sends latin1 `head`, then `body`, in one write where that is cheap. See `write`. */
   writeHead(head: string, body: Uint8Array | undefined): boolean {
+    return this.writeFramed(head, body, "");
+  }
+
+  /** Sends latin1 `before`, `body` and latin1 `after`, in one write where that is cheap. */
+  writeFramed(before: string, body: Uint8Array | undefined, after: string): boolean {
     if (this.#closed || this.#finish !== "none") return true;
-    const size = head.length + (body === undefined ? 0 : body.length);
-    if (this.#queued > 0 || size > SCRATCH_BYTES || size - head.length > JOIN_MAX) {
-      const first = this.write(Buffer.from(head, "latin1"));
-      return body === undefined ? first : this.write(body);
+    const bodyEnd = before.length + (body === undefined ? 0 : body.length);
+    const size = bodyEnd + after.length;
+    if (this.#queued > 0 || size > SCRATCH_BYTES) {
+      if (before !== "") this.write(Buffer.from(before, "latin1"));
+      if (body !== undefined) this.write(body);
+      if (after !== "") this.write(Buffer.from(after, "latin1"));
+      return this.#queued === 0;
     }
-    scratch.write(head, 0, "latin1");
-    if (body !== undefined) scratch.set(body, head.length);
+    if (before !== "") scratch.write(before, 0, "latin1");
+    if (body !== undefined) scratch.set(body, before.length);
+    if (after !== "") scratch.write(after, bodyEnd, "latin1");
     const sent = this.#socket.write(scratch, 0, size);
     if (sent === size || sent < 0) return true;
     return this.#enqueue(Uint8Array.prototype.slice.call(scratch, sent, size));

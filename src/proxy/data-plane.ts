@@ -1,0 +1,157 @@
+/** The data plane of one process: its local workloads, their listeners, and the mesh port. */
+import { lookup } from "node:dns/promises";
+import { callbackErrors } from "../net/boundary.ts";
+import type { Listener } from "../net/listen.ts";
+import type { AccessLog } from "../telemetry/access-log.ts";
+import { Golden } from "../telemetry/golden.ts";
+import { labelText, type Metrics } from "../telemetry/metrics.ts";
+import { Inbound } from "./inbound.ts";
+import { listenOutbound, listenUpstream, OutboundSide } from "./outbound.ts";
+import { OutsideHosts } from "./outside.ts";
+import type { ProxyState } from "./state.ts";
+import { LocalWorkload, type WorkloadOptions } from "./workload.ts";
+
+export interface DataPlaneOptions {
+  readonly metrics: Metrics;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly random: () => number;
+  /** Absent: requests are not logged. */
+  readonly accessLog?: AccessLog;
+  /** weft's own ports on this host: no caller reaches them through a proxy. */
+  readonly ownPorts: ReadonlySet<number>;
+  /** Name resolution for hosts outside of the mesh; absent: the system's. */
+  readonly lookup?: (host: string) => Promise<readonly string[]>;
+}
+
+export interface UpstreamPortOptions {
+  readonly namespace: string;
+  readonly service: string;
+  /** Absent: the service's only port. */
+  readonly servicePort?: number;
+}
+
+const TICK_MS = 1000;
+const DRAIN_POLL_MS = 20;
+
+export class DataPlane {
+  readonly #state: ProxyState;
+  readonly #inbound: Inbound;
+  readonly #outside: OutsideHosts;
+  readonly #workloads = new Set<LocalWorkload>();
+  /** Listeners that a drain closes first; those of the applications stay to the end. */
+  readonly #meshListeners: Listener[] = [];
+  readonly #localListeners: Listener[] = [];
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(o: DataPlaneOptions) {
+    this.#state = {
+      now: o.now,
+      random: o.random,
+      golden: new Golden(o.metrics),
+      accessLog: o.accessLog,
+      draining: false,
+      open: new Set(),
+    };
+    this.#inbound = new Inbound(this.#state);
+    this.#outside = new OutsideHosts({
+      lookup: o.lookup ?? systemLookup,
+      ownPorts: o.ownPorts,
+      now: o.now,
+    });
+    o.metrics.observe(
+      "weft_callback_errors_total",
+      "Exceptions that cost one connection, by callback.",
+      "counter",
+      () =>
+        [...callbackErrors()].map(([site, value]) => ({
+          suffix: "",
+          labels: labelText(["site"], [site]),
+          value,
+        })),
+    );
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#timer.unref();
+  }
+
+  addWorkload(o: WorkloadOptions): LocalWorkload {
+    const local = new LocalWorkload(o, this.#state);
+    this.#workloads.add(local);
+    this.#inbound.add(local);
+    return local;
+  }
+
+  /** The mesh port, shared by all workloads. Returns the port. @throws EADDRINUSE */
+  listenMesh(host: string, port: number): number {
+    const listener = this.#inbound.listen(host, port);
+    this.#meshListeners.push(listener);
+    return listener.port;
+  }
+
+  /** Where a workload's application names services by Host or CONNECT. Returns the port. */
+  listenOutbound(local: LocalWorkload, host: string, port: number): number {
+    const side = new OutboundSide(local, this.#outside, undefined);
+    const listener = listenOutbound(side, host, port);
+    this.#localListeners.push(listener);
+    return listener.port;
+  }
+
+  /** A port of a workload that leads to one service. Returns the port. */
+  listenUpstream(
+    local: LocalWorkload,
+    service: UpstreamPortOptions,
+    host: string,
+    port: number,
+  ): number {
+    const suffix = service.servicePort === undefined ? "" : `:${service.servicePort}`;
+    const authority = `${service.service}.${service.namespace}.mesh${suffix}`;
+    const side = new OutboundSide(local, this.#outside, authority);
+    const listener = listenUpstream(side, authority, service, host, port);
+    this.#localListeners.push(listener);
+    return listener.port;
+  }
+
+  /** Requests and tunnels under way. */
+  get active(): number {
+    let count = 0;
+    for (const one of this.#state.open) if (!one.idle) count++;
+    return count;
+  }
+
+  get draining(): boolean {
+    return this.#state.draining;
+  }
+
+  /**
+   * Ends in order: for `graceMs` callers that have not heard of our leaving are still served, each
+   * answer closing its connection; then nothing new is accepted; what is under way may take until
+   * `limitMs`, counted from the call. Resolves when all is closed.
+   */
+  async drain(graceMs: number, limitMs: number): Promise<void> {
+    const end = this.#state.now() + limitMs;
+    this.#state.draining = true;
+    await Bun.sleep(Math.min(graceMs, limitMs));
+    for (const listener of this.#meshListeners) listener.stop();
+    for (const one of this.#state.open) one.shut(false);
+    while (this.active > 0 && this.#state.now() < end) await Bun.sleep(DRAIN_POLL_MS);
+    this.stop();
+  }
+
+  /** Closes everything at once. */
+  stop(): void {
+    clearInterval(this.#timer);
+    for (const one of this.#state.open) one.shut(true);
+    for (const listener of [...this.#meshListeners, ...this.#localListeners]) listener.closeAll();
+    for (const local of this.#workloads) local.stop();
+    this.#state.accessLog?.flush();
+  }
+
+  #tick(): void {
+    for (const one of this.#state.open) one.tick();
+    for (const local of this.#workloads) local.sweep();
+  }
+}
+
+async function systemLookup(host: string): Promise<readonly string[]> {
+  return (await lookup(host, { all: true })).map(({ address }) => address);
+}

@@ -1,0 +1,165 @@
+/**
+ * The life of a request, read from top to bottom: every decision about where a request goes is in
+ * these functions. How its bytes get there and back is Exchange's business.
+ */
+
+import { redirectLocation } from "../route/redirect.ts";
+import { type Resolution, splitAuthority } from "../snapshot/authority.ts";
+import { type Route, routeRequest, type UpstreamPort } from "../snapshot/snapshot.ts";
+import type { Destination } from "../upstream/destination.ts";
+import type { Exchange, Forward } from "./exchange.ts";
+import type { OutsideHosts } from "./outside.ts";
+import type { ProxyState } from "./state.ts";
+import { tunnelToService } from "./tcp.ts";
+import type { LocalWorkload } from "./workload.ts";
+
+/** A listener of a local workload's application. */
+export interface Outbound {
+  readonly local: LocalWorkload;
+  readonly outside: OutsideHosts;
+  readonly state: ProxyState;
+  /** Set where the listener and not the request says which service is meant. */
+  readonly authority: string | undefined;
+}
+
+/** A request of a local application. */
+export function beginOutbound(exchange: Exchange, side: Outbound): void {
+  const { head } = exchange;
+  const view = side.local.view; // Held to the end: one request, one snapshot.
+  if (view === undefined) {
+    exchange.answer("no_route", "this proxy has no configuration yet", 503);
+    return;
+  }
+  const found = view.authorities.resolve(side.authority ?? head.authority);
+  if (found.kind !== "service") {
+    beginUnresolved(exchange, side, found);
+    return;
+  }
+  if (head.method === "CONNECT") {
+    connectTunnel(exchange, side, side.local.upstreams.destination(found.port.target));
+    return;
+  }
+  const route = routeRequest(found.port, head);
+  if (route === undefined) {
+    exchange.answer("no_route", `no route of ${found.port.target.key} matches this request`);
+    return;
+  }
+  const { rule } = route;
+  if (rule.redirect !== undefined) {
+    beginRedirect(exchange, found.port, route);
+    return;
+  }
+  const backend = rule.only ?? side.local.upstreams.split(rule);
+  const target = backend?.target;
+  if (backend === undefined || target === undefined) {
+    exchange.answer("invalid_backend", `${rule.name} names a backend that does not exist`);
+    return;
+  }
+  const destination = side.local.upstreams.destination(target);
+  const { connectTimeoutMs, idleTimeoutMs } = target.policy;
+  const { prefix } = route;
+  const endpoint = undefined;
+  exchange.forward({
+    destination,
+    endpoint,
+    rule,
+    backend,
+    prefix,
+    connectTimeoutMs,
+    idleTimeoutMs,
+  });
+}
+
+/** A request of another proxy, its identity already verified by the handshake. */
+export function beginInbound(exchange: Exchange, app: Forward): void {
+  if (exchange.head.method === "CONNECT") {
+    exchange.answer("bad_request", "CONNECT ends at the caller's proxy", 501);
+    return;
+  }
+  exchange.forward(app);
+}
+
+function beginRedirect(exchange: Exchange, port: UpstreamPort, route: Route): void {
+  const { head } = exchange;
+  const { rule, prefix } = route;
+  const split = splitAuthority(head.authority);
+  const location = redirectLocation(rule.redirect!, {
+    scheme: "http",
+    host: split?.host ?? head.authority,
+    port: split?.port ?? port.port,
+    target: head.target,
+    prefix,
+  });
+  exchange.redirect(rule.redirect!.status, location, rule.responseHeaders);
+}
+
+function beginUnresolved(
+  exchange: Exchange,
+  side: Outbound,
+  found: Exclude<Resolution, { kind: "service" }>,
+): void {
+  switch (found.kind) {
+    case "ambiguous_port": {
+      const ports = [...found.service.ports.keys()].join(", ");
+      exchange.answer("ambiguous_port", `${found.service.service} has ports ${ports}: name one`);
+      return;
+    }
+    case "no_port":
+      exchange.answer("no_route", `${found.service.service} has no port ${found.port}`);
+      return;
+    case "malformed":
+      exchange.answer("bad_request", "the request names no valid authority");
+      return;
+    case "unknown": {
+      const { namespace, service, certain, host, port } = found;
+      side.local.learn(namespace, service, (known) => {
+        if (!exchange.deciding) return;
+        if (known) beginOutbound(exchange, side);
+        else if (certain)
+          exchange.answer("no_route", `no service is called ${namespace}/${service}`);
+        else beginOutside(exchange, side, host, port);
+        exchange.proceed();
+      });
+      return;
+    }
+    case "outside":
+      beginOutside(exchange, side, found.host, found.port);
+  }
+}
+
+function beginOutside(
+  exchange: Exchange,
+  side: Outbound,
+  host: string,
+  port: number | undefined,
+): void {
+  if (side.local.view?.snapshot.mesh.outbound !== "ALLOW_ANY") {
+    exchange.answer("no_route", `${host} is not a service of the mesh`);
+    return;
+  }
+  side.outside.find(host, port ?? 80).then((found) => {
+    if (!exchange.deciding) return;
+    if (found.kind === "refused") exchange.answer("no_route", found.why);
+    else {
+      const destination = side.local.upstreams.destination(found.target);
+      if (exchange.head.method === "CONNECT") connectTunnel(exchange, side, destination);
+      else {
+        const { connectTimeoutMs, idleTimeoutMs } = found.target.policy;
+        const open = { endpoint: undefined, rule: undefined, backend: undefined, prefix: "" };
+        exchange.forward({ destination, ...open, connectTimeoutMs, idleTimeoutMs });
+      }
+    }
+    exchange.proceed();
+  });
+}
+
+/** CONNECT: opaque bytes to the port that the authority names. */
+function connectTunnel(exchange: Exchange, side: Outbound, destination: Destination): void {
+  tunnelToService(exchange.downstream, destination, {
+    state: side.state,
+    opened: () => exchange.granted(),
+    failed: (reason, message) => {
+      if (exchange.deciding) exchange.answer(reason, message);
+    },
+  });
+}

@@ -1,0 +1,187 @@
+/**
+ * The mesh port: mutual TLS from other proxies, for all local workloads. The server name selects
+ * workload and port, the negotiated protocol says what travels; nothing else is reachable here.
+ */
+import { parseSni, parseWorkloadIdentity } from "../identity/spiffe.ts";
+import type { Connection, ConnectionHandler } from "../net/connection.ts";
+import { type Listener, listenTls } from "../net/listen.ts";
+import type { TlsContext } from "../net/tls.ts";
+import type { Edge, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
+import { Exchange, type Forward } from "./exchange.ts";
+import { beginInbound } from "./http.ts";
+import type { Side } from "./side.ts";
+import type { ProxyState } from "./state.ts";
+import { TCP_ALPN, tunnelToApp } from "./tcp.ts";
+import type { LocalWorkload } from "./workload.ts";
+
+/** Callers keep connections for 30 s: they must be the ones who close first. */
+const IDLE_SECONDS = 60;
+const APP_CONNECT_TIMEOUT_MS = 3000;
+/** Shorter than the 5 s after which common servers close: never send into a closing connection. */
+const APP_IDLE_TIMEOUT_MS = 4000;
+
+/** One service port of one local workload. */
+interface InboundPort {
+  readonly local: LocalWorkload;
+  readonly servicePort: number;
+  readonly forward: Forward;
+}
+
+class InboundSide implements Side<Exchange> {
+  readonly direction = "inbound";
+  readonly state: ProxyState;
+  readonly workload: string;
+  readonly source: string;
+  readonly meter: RequestMeter;
+  readonly tcpMeter: TcpMeter;
+  readonly idleSeconds = IDLE_SECONDS;
+  readonly #forward: Forward;
+
+  constructor(port: InboundPort, source: string) {
+    const { local } = port;
+    this.state = local.state;
+    this.workload = local.name;
+    this.source = source;
+    this.#forward = port.forward;
+    const edge: Edge = {
+      direction: "inbound",
+      workload: local.name,
+      source,
+      peer: local.name,
+      port: String(port.servicePort),
+      subset: "",
+      tls: "mtls",
+    };
+    this.meter = local.state.golden.meter(edge);
+    this.tcpMeter = local.state.golden.tcpMeter(edge);
+  }
+
+  begin(exchange: Exchange): void {
+    beginInbound(exchange, this.#forward);
+  }
+}
+
+/** Callers seen per port; beyond this the oldest are forgotten and met anew. */
+const SIDES_MAX = 4096;
+
+/** What the mesh port serves. Workloads come and go; connections stay. */
+export class Inbound {
+  readonly #state: ProxyState;
+  /** By `<namespace>/<service>`; several are instances of one service on this node. */
+  readonly #locals = new Map<string, LocalWorkload[]>();
+  readonly #ports = new Map<LocalWorkload, ReadonlyMap<number, InboundPort>>();
+  readonly #sides = new Map<string, InboundSide>();
+  #turn = 0;
+
+  constructor(state: ProxyState) {
+    this.#state = state;
+  }
+
+  add(local: LocalWorkload): void {
+    const known = this.#locals.get(local.name) ?? [];
+    this.#locals.set(local.name, [...known, local]);
+    const ports = new Map<number, InboundPort>();
+    for (const [servicePort, { endpoint }] of local.apps) {
+      const forward: Forward = {
+        ...{ destination: undefined, endpoint, rule: undefined, backend: undefined, prefix: "" },
+        connectTimeoutMs: APP_CONNECT_TIMEOUT_MS,
+        idleTimeoutMs: APP_IDLE_TIMEOUT_MS,
+      };
+      ports.set(servicePort, { local, servicePort, forward });
+    }
+    this.#ports.set(local, ports);
+  }
+
+  remove(local: LocalWorkload): void {
+    const left = (this.#locals.get(local.name) ?? []).filter((known) => known !== local);
+    if (left.length === 0) this.#locals.delete(local.name);
+    else this.#locals.set(local.name, left);
+    this.#ports.delete(local);
+    this.#sides.clear();
+  }
+
+  /** @throws Error with `code` EADDRINUSE. */
+  listen(host: string, port: number): Listener {
+    return listenTls({
+      host,
+      port,
+      context: (serverName) => this.#contextFor(serverName),
+      requestCert: "required",
+      alpn: ["http/1.1", TCP_ALPN],
+      refused: (why) => {
+        this.#state.golden.handshakesRefused.slot(why).value++;
+      },
+      accept: (c) => this.#accept(c),
+    });
+  }
+
+  #contextFor(serverName: string): TlsContext | undefined {
+    return this.#portFor(serverName)?.local.context;
+  }
+
+  #portFor(serverName: string): InboundPort | undefined {
+    const trustDomain = this.#trustDomain();
+    const name = trustDomain === undefined ? undefined : parseSni(serverName, trustDomain);
+    if (name === undefined) return undefined;
+    const locals = this.#locals.get(`${name.namespace}/${name.service}`);
+    if (locals === undefined) return undefined;
+    this.#turn = (this.#turn + 1) % locals.length;
+    for (let i = 0; i < locals.length; i++) {
+      const local = locals[(this.#turn + i) % locals.length]!;
+      const port = this.#ports.get(local)?.get(name.port);
+      if (port !== undefined && local.context !== undefined) return port;
+    }
+    return undefined;
+  }
+
+  /** All workloads of a proxy belong to one mesh. */
+  #trustDomain(): string | undefined {
+    for (const local of this.#ports.keys()) {
+      const { view } = local;
+      if (view !== undefined) return view.snapshot.mesh.trustDomain;
+    }
+    return undefined;
+  }
+
+  #accept(c: Connection): ConnectionHandler {
+    const tls = c.tls;
+    const port = tls === undefined ? undefined : this.#portFor(tls.serverName);
+    const source = tls === undefined ? undefined : this.#callerOf(tls.uris);
+    if (tls === undefined || port === undefined || source === undefined) {
+      this.#state.golden.handshakesRefused.slot(port === undefined ? "port" : "identity").value++;
+      c.destroy();
+      return NOBODY;
+    }
+    const side = this.#sideFor(port, source);
+    this.#state.golden.connections.slot("inbound", side.workload).value++;
+    if (tls.alpn !== TCP_ALPN) return new Exchange(c, side);
+    const { endpoint, connectTimeoutMs } = port.forward;
+    return tunnelToApp(c, endpoint!, connectTimeoutMs, side.tcpMeter, {
+      state: this.#state,
+      opened: () => undefined,
+      // A reset before any byte tells the caller's proxy that the application saw nothing.
+      failed: () => c.destroy(),
+    });
+  }
+
+  /** `<namespace>/<service account>`; undefined unless it is exactly one identity of this mesh. */
+  #callerOf(uris: readonly string[]): string | undefined {
+    const [uri] = uris;
+    if (uri === undefined || uris.length !== 1) return undefined;
+    const identity = parseWorkloadIdentity(uri);
+    if (identity === undefined || identity.trustDomain !== this.#trustDomain()) return undefined;
+    return `${identity.namespace}/${identity.serviceAccount}`;
+  }
+
+  #sideFor(port: InboundPort, source: string): InboundSide {
+    const key = `${port.local.name}:${port.servicePort} ${source}`;
+    const known = this.#sides.get(key);
+    if (known !== undefined) return known;
+    if (this.#sides.size >= SIDES_MAX) this.#sides.clear();
+    const side = new InboundSide(port, source);
+    this.#sides.set(key, side);
+    return side;
+  }
+}
+
+const NOBODY: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };

@@ -1,0 +1,24 @@
+/** What all connections of one proxy process share. */
+import type { AccessLog } from "../telemetry/access-log.ts";
+import type { Golden } from "../telemetry/golden.ts";
+
+export interface ProxyState {
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly random: () => number;
+  readonly golden: Golden;
+  readonly accessLog: AccessLog | undefined;
+  /** Answers carry `Connection: close`, and no connection is kept. */
+  draining: boolean;
+  /** Open callers, for ticks and for draining. */
+  readonly open: Set<Ticking>;
+}
+
+export interface Ticking {
+  /** Called once a second. */
+  tick(): void;
+  /** Nothing is under way. */
+  readonly idle: boolean;
+  /** Closes when nothing is under way; drops everything when `force`. */
+  shut(force: boolean): void;
+}

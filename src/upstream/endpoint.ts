@@ -1,0 +1,174 @@
+/**
+ * One address that serves a service port, as one local workload sees it: how to dial it, how busy
+ * it is, and the connections kept open to it. No connection is ever shared between workloads.
+ */
+import type { Connection, ConnectionHandler } from "../net/connection.ts";
+import { dial } from "../net/dial.ts";
+import type { TlsContext } from "../net/tls.ts";
+import { type ClientHome, HttpClient } from "./http-client.ts";
+
+/** How an endpoint behind a proxy is dialled. */
+export interface MeshDial {
+  readonly sni: string;
+  /** The only identity its certificate may carry. */
+  readonly identity: string;
+  /** The workload's current context; undefined until it has a certificate. */
+  readonly context: () => TlsContext | undefined;
+}
+
+export interface EndpointAddress {
+  readonly host: string;
+  readonly port: number;
+  /** Absent: plaintext. */
+  readonly mesh?: MeshDial;
+  readonly weight: number;
+}
+
+/** The dialler of an HTTP connection. `ticket` is what it gave to `connect`. */
+export interface ConnectUser {
+  onConnected(client: HttpClient, ticket: number): void;
+  onConnectFailed(error: Error, ticket: number): void;
+}
+
+const AVOID_MS = 1000;
+const AVOID_DOUBLINGS_MAX = 4;
+
+export class Endpoint implements ClientHome {
+  readonly host: string;
+  readonly port: number;
+  readonly weight: number;
+  readonly mesh: MeshDial | undefined;
+  active = 0;
+  readonly #now: () => number;
+  #idle: HttpClient[] = [];
+  #contexts = new WeakMap<Connection, TlsContext>();
+  #failures = 0;
+  #avoidUntil = 0;
+
+  /** `now`: monotonic milliseconds. */
+  constructor(address: EndpointAddress, now: () => number) {
+    this.#now = now;
+    this.host = address.host;
+    this.port = address.port;
+    this.weight = address.weight;
+    this.mesh = address.mesh;
+  }
+
+  get name(): string {
+    return `${this.host}:${this.port}`;
+  }
+
+  get idle(): number {
+    return this.#idle.length;
+  }
+
+  /** A connect failed recently: others go first. */
+  avoided(now: number): boolean {
+    return this.#failures > 0 && now < this.#avoidUntil;
+  }
+
+  /** A kept connection that can take a request now. */
+  take(now: number): HttpClient | undefined {
+    for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
+      if (this.#usable(client, now)) return client;
+      client.connection.close();
+    }
+    return undefined;
+  }
+
+  #usable(client: HttpClient, now: number): boolean {
+    const { connection } = client;
+    if (connection.closed || connection.peerEnded) return false;
+    if (now - client.idleSince >= client.idleLimitMs) return false;
+    return this.mesh === undefined || this.#contexts.get(connection) === this.mesh.context();
+  }
+
+  /** Keeps a connection whose answer is complete. */
+  put(client: HttpClient, now: number, idleLimitMs: number): void {
+    client.user = undefined;
+    client.served++;
+    client.answered = false;
+    client.idleSince = now;
+    client.idleLimitMs = idleLimitMs;
+    if (client.connection.closed || client.connection.peerEnded) client.connection.close();
+    else this.#idle.push(client);
+  }
+
+  /** A connection is gone. */
+  forget(client: HttpClient): void {
+    const at = this.#idle.indexOf(client);
+    if (at !== -1) this.#idle.splice(at, 1);
+  }
+
+  /** Closes what has been idle for too long. */
+  sweep(now: number): void {
+    for (const client of [...this.#idle]) {
+      if (!this.#usable(client, now)) {
+        this.forget(client);
+        client.connection.close();
+      }
+    }
+  }
+
+  closeIdle(): void {
+    for (const client of this.#idle.splice(0)) client.connection.close();
+  }
+
+  /** Opens a connection for HTTP/1.1; answers `user` later, exactly once. */
+  connect(timeoutMs: number, user: ConnectUser, ticket: number): void {
+    const opened = (c: Connection) => {
+      const client = new HttpClient(c, this);
+      user.onConnected(client, ticket);
+      return client;
+    };
+    this.dial("http/1.1", timeoutMs, opened, (error) => user.onConnectFailed(error, ticket));
+  }
+
+  /** Opens a raw connection; towards a proxy with `alpn`, its identity verified. */
+  dial(
+    alpn: string,
+    timeoutMs: number,
+    opened: (c: Connection) => ConnectionHandler,
+    failed: (error: Error) => void,
+  ): void {
+    const { mesh, host, port } = this;
+    const fail = (error: Error) => {
+      this.#failed();
+      failed(error);
+    };
+    if (mesh === undefined) {
+      const plain = (c: Connection) => {
+        this.#failures = 0;
+        return opened(c);
+      };
+      dial({ host, port, timeoutMs }, plain, fail);
+      return;
+    }
+    const context = mesh.context();
+    if (context === undefined) {
+      queueMicrotask(() => failed(new Error("this workload has no certificate yet")));
+      return;
+    }
+    const verified = (c: Connection) => {
+      const uris = c.tls?.uris ?? [];
+      if (uris.length !== 1 || uris[0] !== mesh.identity) {
+        c.destroy();
+        fail(new Error(`the peer is ${uris.join(" ") || "nobody"}, not ${mesh.identity}`));
+        return NOBODY;
+      }
+      this.#failures = 0;
+      this.#contexts.set(c, context);
+      return opened(c);
+    };
+    const tls = { context, serverName: mesh.sni, alpn };
+    dial({ host, port, tls, timeoutMs }, verified, fail);
+  }
+
+  #failed(): void {
+    const doublings = Math.min(this.#failures, AVOID_DOUBLINGS_MAX);
+    this.#failures++;
+    this.#avoidUntil = this.#now() + AVOID_MS * 2 ** doublings;
+  }
+}
+
+const NOBODY: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };
