@@ -167,16 +167,15 @@ const LOOK: readonly Verb[] = [
 const OPERATE: readonly Verb[] = [
   {
     name: "backup",
-    what: "save the mesh's state to a file",
-    options: [
-      ["--to <FILE>", "where to write, or - for stdout"],
-      ["--keys", "with the private keys: whoever has the file can be the mesh"],
-    ],
+    args: "<file>",
+    what: "save the mesh's state to a file, or - for stdout",
+    options: [["--keys", "with the private keys: whoever has the file can be the mesh"]],
     flags: REMOTE,
     examples: `
-  weft backup --to mesh.backup
-  weft backup --to mesh.backup --keys`,
-    action: async (session, _, typed) => (await import("./backup.ts")).backup(session, typed),
+  weft backup mesh.backup
+  weft backup --keys - | age -r … > mesh.backup.age`,
+    action: async (session, args, typed) =>
+      (await import("./backup.ts")).backup(session, args, typed),
   },
   {
     name: "restore",
@@ -185,7 +184,7 @@ const OPERATE: readonly Verb[] = [
     flags: ["data"],
     examples: `
   weft restore mesh.backup --data /srv/weft
-  weft controlplane --data /srv/weft --restored`,
+  weft controlplane --data /srv/weft`,
     action: async (session, args) => (await import("./backup.ts")).restore(session, args),
   },
   {
