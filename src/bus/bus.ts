@@ -131,6 +131,7 @@ export class Bus {
     void this.#run();
   }
 
+  #lastError = "";
   #stuckSince: number | undefined;
 
   /**
@@ -142,7 +143,9 @@ export class Bus {
   }
 
   /** Why there is no connection, in the client's words; empty while up. */
-  lastError = "";
+  get lastError(): string {
+    return this.#lastError;
+  }
 
   /** Resolves when connected; rejects with a `BusError` after `timeoutMs`. */
   ready(timeoutMs: number): Promise<void> {
@@ -150,7 +153,7 @@ export class Bus {
     return new Promise((done, reject) => {
       const timer = setTimeout(() => {
         stop();
-        reject(new BusError("down", `no connection to NATS: ${this.lastError || "no answer"}`));
+        reject(new BusError("down", `no connection to NATS: ${this.#lastError || "no answer"}`));
       }, timeoutMs);
       const stop = this.status.subscribe((status) => {
         if (status !== "up") return;
@@ -379,7 +382,7 @@ export class Bus {
   #up(connection: NatsConnection): void {
     this.#attempts = 0;
     this.#retryMs = RETRY_FIRST_MS;
-    this.lastError = "";
+    this.#lastError = "";
     for (const wanted of this.#wanted) {
       if (wanted.live === undefined || wanted.live.isClosed()) this.#listen(connection, wanted);
     }
@@ -387,7 +390,7 @@ export class Bus {
   }
 
   #down(why: string): void {
-    this.lastError = why;
+    this.#lastError = why;
     if (this.status.value !== "down") this.status.set("down");
   }
 
@@ -461,7 +464,7 @@ export class Bus {
       if (type === "disconnect") this.#down(`disconnected from ${String(data)}`);
       else if (type === "reconnecting") this.#attempted();
       else if (type === "reconnect") this.#up(connection);
-      else if (type === "error") this.lastError = String(data);
+      else if (type === "error") this.#lastError = String(data);
     }
   }
 }
