@@ -3,7 +3,7 @@ import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "n
 import { EXIT, Failure } from "../../src/error.ts";
 import { restoreBackup } from "../../src/store/backup.ts";
 import { usage } from "../grammar.ts";
-import { dataFolder } from "./locate.ts";
+import { ownDataFolder } from "./locate.ts";
 import type { Session, Typed } from "./session.ts";
 import { typedToggle } from "./typed.ts";
 
@@ -32,7 +32,7 @@ export async function backup(
 }
 
 export async function restore(session: Session, args: readonly string[]): Promise<number> {
-  const data = dataFolder(session.settings, session.env, process.getuid?.() ?? 0);
+  const data = ownDataFolder(session.settings, session.env, process.getuid?.() ?? 0);
   const { withKeys } = restoreBackup(args[0] ?? "", data);
   const keys = withKeys
     ? "with keys"

@@ -44,12 +44,14 @@ export function locate(set: Settings, env: Environment, uid: number): Place {
 
 /** The folder of the control plane meant: as said, else of one of this host, else of `weft up`. */
 export function dataFolder(set: Settings, env: Environment, uid: number): string {
-  if (set.data !== undefined) return resolve(set.data);
-  const state = stateFolder(env, uid);
-  const own = join(state, "controlplane");
-  if (runs(own)) return own;
-  const ofUp = join(state, "up", "controlplane");
+  const own = ownDataFolder(set, env, uid);
+  if (set.data !== undefined || runs(own)) return own;
+  const ofUp = join(stateFolder(env, uid), "up", "controlplane");
   return runs(ofUp) ? ofUp : own;
+}
+
+export function ownDataFolder(set: Settings, env: Environment, uid: number): string {
+  return resolve(set.data ?? join(stateFolder(env, uid), "controlplane"));
 }
 
 function runs(data: string): boolean {
