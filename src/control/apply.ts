@@ -27,7 +27,12 @@ export interface ControlState {
   readonly store: Store;
   readonly trustDomain: string;
   readonly now: () => number;
-  /** Called after each commit: the documents are to be published. Must not throw. */
+  /** Refuses a set that could not be published, by throwing a Failure. */
+  readonly check?: (resources: readonly Resource[]) => void;
+  /**
+   * The documents are to be published, once the current transaction is over: it may be part of a
+   * bigger one. Must not throw.
+   */
   readonly committed: (revision: number) => void;
 }
 
@@ -87,6 +92,7 @@ export function apply(
     before: resourcesOf(before),
   });
   if (unsound.length > 0) throw new Invalid(unsound);
+  state.check?.(resourcesOf(after));
   return commit(state, changesBetween(before, after), options);
 }
 

@@ -1,5 +1,5 @@
 /** The current documents and the history that led to them. */
-import { and, asc, desc, eq, gt, isNull, lt, lte } from "drizzle-orm";
+import { and, asc, desc, eq, gt, isNull, lt, lte, max } from "drizzle-orm";
 import type { Resource } from "../config/resource.ts";
 import { sha256 } from "./hash.ts";
 import { revisionHash } from "./integrity.ts";
@@ -15,9 +15,16 @@ function stored(row: ResourceRow): StoredResource {
   return { key, resource: JSON.parse(row.body) as Resource, origin, created, revision, t };
 }
 
-/** All current documents, in order of key. */
-export function listResources(store: Store): StoredResource[] {
-  return store.db.select().from(resources).orderBy(asc(resources.key)).all().map(stored);
+/** Current documents in order of key, all or a page of those after `after`. */
+export function listResources(store: Store, after = "", limit = -1): StoredResource[] {
+  return store.db
+    .select()
+    .from(resources)
+    .where(gt(resources.key, after))
+    .orderBy(asc(resources.key))
+    .limit(limit)
+    .all()
+    .map(stored);
 }
 
 export function storedResource(store: Store, key: string): StoredResource | undefined {
@@ -143,4 +150,14 @@ export function markPublished(store: Store, number: number, busRev: number): voi
       .where(and(lte(revisions.number, number), isNull(revisions.busRev)))
       .run(),
   );
+}
+
+/** The newest revision that is carried by revision `busRev` of the bus; 0 for none. */
+export function revisionCarriedBy(store: Store, busRev: number): number {
+  const row = store.db
+    .select({ number: max(revisions.number) })
+    .from(revisions)
+    .where(lte(revisions.busRev, busRev))
+    .get();
+  return row?.number ?? 0;
 }

@@ -1,0 +1,162 @@
+/** State of the mesh, backup, audit, and what monitoring asks for. */
+import { createReadStream, rmSync } from "node:fs";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { appendAudit, listAudit } from "../store/audit.ts";
+import { writeBackup } from "../store/backup.ts";
+import { listWorkloads } from "../store/workloads.ts";
+import { eventStream } from "./events.ts";
+import { pageOf, pageRequest } from "./page.ts";
+import type { ApiParts, Call, Route } from "./route.ts";
+import { proxyAnswers, statusAnswer } from "./status.ts";
+
+function status(call: Call) {
+  if (call.query("watch") !== "true") return statusAnswer(call.parts);
+  let before = "";
+  return eventStream(call.signal, () => {
+    const answer = statusAnswer(call.parts);
+    // Ages change at every look and are no news.
+    const text = JSON.stringify(answer, (key, value) => (key === "leaseAgeMs" ? 0 : value));
+    if (text === before) return [];
+    before = text;
+    return [{ event: "status", data: answer }];
+  });
+}
+
+function workloads(call: Call) {
+  const { after, limit } = pageRequest(call);
+  const rows = listWorkloads(call.parts.store, after, limit + 1);
+  const page = pageOf(
+    rows,
+    limit,
+    (row) => row.instance,
+    (row) => row,
+  );
+  return { ...page, items: proxyAnswers(call.parts, page.items) };
+}
+
+function backup(call: Call): Response {
+  const { parts, actor } = call;
+  const keys = call.query("keys") === "true";
+  const path = join(parts.dataFolder, `backup-${crypto.randomUUID()}.tmp`);
+  appendAudit(parts.store, {
+    t: parts.now(),
+    actor,
+    action: "backup",
+    subject: keys ? "with keys" : "without keys",
+  });
+  writeBackup(parts.store, path, keys ? parts.dataFolder : undefined);
+  const file = createReadStream(path);
+  // The open descriptor keeps the bytes; the name must not outlive the answer.
+  file.once("open", () => rmSync(path, { force: true }));
+  return new Response(Readable.toWeb(file) as ReadableStream<Uint8Array>, {
+    headers: {
+      "content-type": "application/vnd.sqlite3",
+      "content-disposition": 'attachment; filename="weft.backup"',
+      "cache-control": "no-store",
+    },
+  });
+}
+
+/** https://prometheus.io/docs/prometheus/latest/http_sd/ */
+function scrapeTargets({ parts }: Call) {
+  return parts.registry.workloads().flatMap(({ registration, namespace, service, instance }) => {
+    if (registration.metrics === undefined) return [];
+    const labels = { weft_namespace: namespace, weft_service: service, weft_instance: instance };
+    return [{ targets: [registration.metrics], labels }];
+  });
+}
+
+/** What keeps the control plane from its work; [] when it is ready. */
+export function unready(parts: ApiParts): string[] {
+  const missing: string[] = [];
+  if (!parts.store.present()) {
+    missing.push("store: the file was deleted; stop, then run: weft restore BACKUP");
+  }
+  if (parts.busStatus() === "down") missing.push(`bus: ${parts.busUrl} does not answer`);
+  const { problem } = parts.publisher;
+  if (problem !== undefined) missing.push(`publishing: ${problem.message}; ${problem.fix}`);
+  return missing;
+}
+
+function text(body: string, status = 200): Response {
+  return new Response(body, { status, headers: { "content-type": "text/plain; charset=utf-8" } });
+}
+
+export const OPERATE_ROUTES: readonly Route[] = [
+  {
+    method: "GET",
+    path: "/v1/status",
+    access: "admin",
+    summary: "Revision, bus, and what every proxy runs",
+    query: ["watch"],
+    handle: status,
+  },
+  {
+    method: "GET",
+    path: "/v1/workloads",
+    access: "admin",
+    summary: "List instances that joined",
+    query: ["cursor", "limit"],
+    handle: workloads,
+  },
+  {
+    method: "GET",
+    path: "/v1/backup",
+    access: "admin",
+    summary: "The whole state as one file; with keys=true including the private keys",
+    query: ["keys"],
+    handle: backup,
+  },
+  {
+    method: "GET",
+    path: "/v1/audit",
+    access: "admin",
+    summary: "List who did what, the oldest first",
+    query: ["cursor", "limit"],
+    handle: (call) => {
+      const { after, limit } = pageRequest(call);
+      const found = listAudit(call.parts.store, after === "" ? 0 : Number(after), limit + 1);
+      return pageOf(
+        found,
+        limit,
+        (row) => String(row.seq),
+        (row) => ({ ...row, detail: JSON.parse(row.detail) as unknown }),
+      );
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/sd/prometheus",
+    access: "admin",
+    summary: "Scrape targets for Prometheus' http_sd_configs",
+    handle: scrapeTargets,
+  },
+  {
+    method: "GET",
+    path: "/metrics",
+    access: "admin",
+    summary: "Metrics of the control plane, Prometheus text format",
+    handle: ({ parts }) =>
+      new Response(parts.metrics.render(), {
+        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+      }),
+  },
+  {
+    method: "GET",
+    path: "/healthz",
+    access: "open",
+    summary: "Whether the process answers",
+    handle: () => text("ok\n"),
+  },
+  {
+    method: "GET",
+    path: "/readyz",
+    access: "open",
+    summary: "Whether it can do its work; 503 says what is missing",
+    handle: ({ parts }) => {
+      const missing = unready(parts);
+      return missing.length === 0 ? text("ok\n") : text(`${missing.join("\n")}\n`, 503);
+    },
+  },
+];

@@ -1,0 +1,166 @@
+/**
+ * A backup is one SQLite file: a consistent copy of the store, and on request the secret files
+ * beside it in a table of their own. It is restored into a folder that has no store yet.
+ */
+import { Database } from "bun:sqlite";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { EXIT, Failure } from "../error.ts";
+import { lockFolder } from "./lock.ts";
+import { putSetting } from "./settings.ts";
+import { storeFailure } from "./sqlite-error.ts";
+import { openStore, type Store } from "./store.ts";
+
+/** The store's file inside a control plane's data folder. */
+export const STORE_FILE = "weft.db";
+/** What a backup with keys also carries, relative to the data folder. */
+const SECRETS = ["keys", "ca", "admin.token"] as const;
+
+/**
+ * Writes a backup to `target`, which must not exist.
+ *
+ * @param secretsOf data folder whose keys go along: whoever has the file can then be the mesh.
+ */
+export function writeBackup(store: Store, target: string, secretsOf?: string): void {
+  try {
+    writeFileSync(target, "", { mode: 0o600, flag: "wx" });
+    store.copyTo(target);
+    const copy = new Database(target, { strict: true });
+    try {
+      copy.run("PRAGMA journal_mode = DELETE");
+      if (secretsOf !== undefined) putFiles(copy, secretsOf);
+    } finally {
+      copy.close(false);
+    }
+  } catch (error) {
+    rmSync(target, { force: true });
+    throw storeFailure(error, target);
+  }
+}
+
+function putFiles(copy: Database, folder: string): void {
+  copy.run(
+    "CREATE TABLE files (path TEXT PRIMARY KEY NOT NULL, mode INTEGER NOT NULL, " +
+      "body BLOB NOT NULL) STRICT",
+  );
+  const insert = copy.query("INSERT INTO files VALUES (?, ?, ?)");
+  for (const path of SECRETS.flatMap((name) => filesAt(folder, name))) {
+    const whole = join(folder, path);
+    insert.run(path, statSync(whole).mode & 0o777, readFileSync(whole));
+  }
+}
+
+/** Regular files under `path`, relative to `folder`. */
+function filesAt(folder: string, path: string): string[] {
+  const found = statSync(join(folder, path), { throwIfNoEntry: false });
+  if (found === undefined) return [];
+  if (found.isFile()) return [path];
+  return readdirSync(join(folder, path)).flatMap((name) => filesAt(folder, join(path, name)));
+}
+
+interface StoredFile {
+  readonly path: string;
+  readonly mode: number;
+  readonly body: Uint8Array;
+}
+
+export interface Restored {
+  /** The newest revision is in the store; the keys may have to come from elsewhere. */
+  readonly withKeys: boolean;
+}
+
+/**
+ * Puts a backup into a data folder. The next start raises the epoch, so that proxies accept
+ * documents that are older than those they have.
+ *
+ * @throws Failure `data_in_use` while a control plane runs there, `store_exists` when there is a
+ *   store already, `backup_invalid`.
+ */
+export function restoreBackup(file: string, folder: string): Restored {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw storeFailure(error, join(folder, STORE_FILE));
+  }
+  const lock = lockFolder(folder);
+  try {
+    const target = join(folder, STORE_FILE);
+    if (existsSync(target)) {
+      throw new Failure(
+        "store_exists",
+        `${target} exists; a backup is not restored over it`,
+        `move it away first: mv ${target} ${target}.old (with ${STORE_FILE}-wal, if there is one)`,
+        { exit: EXIT.refused },
+      );
+    }
+    // A log left by a deleted store would be replayed into the restored one.
+    for (const suffix of ["-wal", "-shm"]) rmSync(target + suffix, { force: true });
+    return place(file, folder, target);
+  } finally {
+    lock.release();
+  }
+}
+
+function place(file: string, folder: string, target: string): Restored {
+  const fresh = `${target}.new`;
+  try {
+    writeFileSync(fresh, readFileSync(file), { mode: 0o600 });
+    const files = takeFiles(fresh, file);
+    const store = openStore(fresh);
+    putSetting(store, "restored", 1);
+    store.close();
+    for (const suffix of ["-wal", "-shm"]) rmSync(fresh + suffix, { force: true });
+    for (const { path, mode, body } of files) writePrivate(join(folder, path), mode, body);
+    renameSync(fresh, target);
+    return { withKeys: files.length > 0 };
+  } catch (error) {
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(fresh + suffix, { force: true });
+    if (error instanceof Failure && error.code === "store_corrupt") throw invalid(file, error);
+    throw storeFailure(error, target);
+  }
+}
+
+function invalid(file: string, cause: unknown): Failure {
+  return new Failure("backup_invalid", `${file} is not an intact backup`, "use another backup", {
+    exit: EXIT.refused,
+    cause,
+  });
+}
+
+/** Reads the carried files and removes them from the copy. */
+function takeFiles(fresh: string, file: string): StoredFile[] {
+  const copy = new Database(fresh, { strict: true });
+  try {
+    const has = copy.query("SELECT 1 FROM sqlite_schema WHERE name = 'settings'").get();
+    if (has === null) throw invalid(file, undefined);
+    const carries = copy.query("SELECT 1 FROM sqlite_schema WHERE name = 'files'").get();
+    if (carries === null) return [];
+    const files = copy.query("SELECT path, mode, body FROM files").all() as StoredFile[];
+    const safe = ({ path }: StoredFile) =>
+      SECRETS.some((name) => path === name || path.startsWith(`${name}/`)) && !path.includes("..");
+    if (!files.every(safe)) throw invalid(file, undefined);
+    copy.run("DROP TABLE files");
+    copy.run("VACUUM");
+    return files;
+  } catch (error) {
+    throw error instanceof Failure ? error : invalid(file, error);
+  } finally {
+    copy.close(false);
+  }
+}
+
+function writePrivate(path: string, mode: number, body: Uint8Array): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  writeFileSync(path, body, { mode });
+  chmodSync(path, mode);
+}
