@@ -1,12 +1,12 @@
-/** `weft delete`: by kind and name, or whatever a file names. */
+/** `weft delete`: by kind and name, or whatever files name; all or nothing, one revision. */
 import type { ApplyAnswer } from "../../src/api/answers.ts";
 import { parseSources } from "../../src/config/parse.ts";
-import type { Resource } from "../../src/config/resource.ts";
+import { resourceKey } from "../../src/config/resource.ts";
 import { EXIT } from "../../src/error.ts";
 import { usage } from "../grammar.ts";
 import { change } from "./apply.ts";
 import { printIssues } from "./issues.ts";
-import { readKind, readKindAndName, resourcePath } from "./kinds.ts";
+import { readKindAndName } from "./kinds.ts";
 import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { typedText, typedTexts, typedToggle } from "./typed.ts";
@@ -16,49 +16,37 @@ export async function remove(
   args: readonly string[],
   typed: Typed,
 ): Promise<number> {
-  const paths = await pathsToDelete(session, args, typed);
-  if (paths === undefined) return EXIT.refused;
-  const query = new URLSearchParams();
-  if (typedToggle(typed, "cascade")) query.set("cascade", "true");
+  const files = typedTexts(typed, "file");
+  const keys = files.length > 0 ? await keysIn(session, files) : [keyOf(session, args)];
+  if (keys === undefined) return EXIT.refused;
   const message = typedText(typed, "message");
-  if (message !== undefined) query.set("message", message);
-  const tail = query.size === 0 ? "" : `?${query}`;
-  for (const path of paths) {
-    const done = await change(session, (client) => client.remove<ApplyAnswer>(path + tail));
-    if (done === undefined) return EXIT.refused;
-  }
-  return EXIT.ok;
+  const done = await change(session, (client) =>
+    client.post<ApplyAnswer>("/v1/delete", {
+      keys,
+      cascade: typedToggle(typed, "cascade"),
+      ...(message === undefined ? {} : { message }),
+    }),
+  );
+  return done === undefined ? EXIT.refused : EXIT.ok;
 }
 
-async function pathsToDelete(
+async function keysIn(
   session: Session,
-  args: readonly string[],
-  typed: Typed,
+  files: readonly string[],
 ): Promise<readonly string[] | undefined> {
-  const files = typedTexts(typed, "file");
-  if (files.length > 0) {
-    const sources = await readSources(files, session.terminal);
-    const { resources, issues } = parseSources(sources);
-    if (issues.length > 0) {
-      printIssues(session.terminal, issues, sources);
-      return undefined;
-    }
-    return resources
-      .map(({ resource }) => resource)
-      .sort((a, b) => depth(b) - depth(a))
-      .map(({ kind, metadata }) => resourcePath(readKind(kind), metadata.namespace, metadata.name));
-  }
+  const sources = await readSources(files, session.terminal);
+  const { resources, issues } = parseSources(sources);
+  if (issues.length === 0) return resources.map(({ resource }) => resourceKey(resource));
+  printIssues(session.terminal, issues, sources);
+  return undefined;
+}
+
+function keyOf(session: Session, args: readonly string[]): string {
   const first = args[0];
   const asked = first === undefined ? undefined : readKindAndName(first, args[1]);
   if (asked?.name === undefined) {
     throw usage("delete what?", "weft delete httproute reviews, or weft delete -f FILE");
   }
-  return [resourcePath(asked.kind, session.namespace, asked.name)];
-}
-
-/** What refers to others goes before what is referred to. */
-function depth(resource: Resource): number {
-  return { HTTPRoute: 3, TrafficPolicy: 2, Workload: 2, Service: 1, Mesh: 0, Process: 0 }[
-    resource.kind
-  ];
+  const namespace = asked.kind === "Mesh" ? "" : session.namespace;
+  return resourceKey({ kind: asked.kind, metadata: { name: asked.name, namespace } });
 }

@@ -10,15 +10,20 @@ import { LIST_FORMATS, typedFormat, typedText, typedTexts, typedToggle } from ".
 
 export async function createToken(session: Session, typed: Typed): Promise<number> {
   const services = typedTexts(typed, "service").map((name) => readName(name, "--service"));
-  const ttl = typedText(typed, "ttl");
+  const once = typedToggle(typed, "once");
+  const ttl = typedText(typed, "ttl") ?? (once ? "1h" : "24h");
+  const cidr = typedText(typed, "cidr");
+  const description = typedText(typed, "description");
   const namespace = session.settings.namespace;
   const client = await session.client();
   const created = await client.post<CreatedToken>("/v1/tokens", {
     kind: typedToggle(typed, "admin") ? "admin" : "join",
-    once: typedToggle(typed, "once"),
+    once,
+    ttlMs: readDuration(ttl, "--ttl"),
     ...(services.length === 0 ? {} : { services }),
     ...(services.length === 0 && namespace === undefined ? {} : { namespace: session.namespace }),
-    ...(ttl === undefined ? {} : { ttlMs: readDuration(ttl, "--ttl") }),
+    ...(cidr === undefined ? {} : { cidr }),
+    ...(description === undefined ? {} : { description }),
   });
   session.terminal.out(`${created.token}\n`);
   session.terminal.err(`token ${created.id}, ${scopeOf(created)}, ${until(created)}\n`);

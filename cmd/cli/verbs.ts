@@ -203,8 +203,10 @@ const TOKEN: readonly Verb[] = [
     what: "create a token and print it",
     options: [
       ["--service <NAME...>", "only for these services (any)"],
-      ["--ttl <DURATION>", "how long it can be used (24h)"],
+      ["--ttl <DURATION>", "how long it can be used (24h; 1h with --once)"],
       ["--once", "for one use"],
+      ["--cidr <RANGE>", "only for proxies with addresses in this range"],
+      ["--description <TEXT>", "what it is for, for the list"],
       ["--admin", "for the API instead of for joining"],
     ],
     flags: NAMED,
