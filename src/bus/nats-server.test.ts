@@ -70,6 +70,18 @@ describe("start and stop", () => {
     expect(server.restarts).toBe(0);
   });
 
+  test("stopping at any moment of a restart leaves no process", async () => {
+    for (let delay = 60; delay <= 160; delay += 8) {
+      const o = await options();
+      const server = await startNatsServer(o);
+      process.kill(server.pid, "SIGKILL");
+      await Bun.sleep(delay);
+      await server.stop();
+      await Bun.sleep(50);
+      expect(findRunning(join(o.dataDir, "nats", "nats.conf"))).toEqual([]);
+    }
+  }, 30_000);
+
   test("the configuration syncs every write and opens nothing else", async () => {
     const text = natsConfig(await options());
     expect(text).toContain("sync_interval: always");

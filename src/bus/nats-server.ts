@@ -152,9 +152,11 @@ export class NatsServer {
   /** Ends the server and stays down. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    const pid = this.#pid;
-    if (pid !== 0) await this.#end(pid);
-    await this.#watching;
+    // A restart may be under way: what it brought up must go as well.
+    do {
+      if (this.#pid !== 0) await this.#end(this.#pid);
+      await this.#watching;
+    } while (this.#pid !== 0);
   }
 
   #say(event: NatsServerEventName, pid: number, detail: string): void {
@@ -274,6 +276,7 @@ export class NatsServer {
       await delay(20);
     }
     if (exit !== "") {
+      this.#pid = 0;
       throw new Failure(
         "nats_failed",
         `nats-server did not start (${exit}): ${this.#complaint(logged)}`,
