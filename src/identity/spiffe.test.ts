@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import fc from "fast-check";
 import {
   formatSpiffeId,
@@ -13,7 +14,8 @@ import {
   spiffeIdOf,
 } from "./spiffe.ts";
 
-const CORPUS = `${process.env["WEFT_CORPORA"] ?? ""}/spiffe/spiffe-id-cases.json`;
+const CORPORA = process.env["WEFT_CORPORA"] ?? join(import.meta.dir, "../../../shared/corpora");
+const CORPUS = join(CORPORA, "spiffe/spiffe-id-cases.json");
 
 interface Case {
   readonly api: "FromString" | "TrustDomainFromString";
