@@ -1,0 +1,286 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Bus } from "../bus/bus.ts";
+import { type NatsFixture, startNats } from "../bus/nats.fixture.ts";
+import { inboxPrefix, subjectId } from "../identity/rights.ts";
+import { openStore, type Store } from "../store/store.ts";
+import { putJoined } from "../store/workloads.ts";
+import { createLogger } from "../telemetry/log.ts";
+import { LEASE_MS } from "./lease.ts";
+import { type RegisteredService, Registry } from "./registry.ts";
+
+const log = createLogger({ format: "json", level: "error", now: Date.now, write: () => {} });
+
+let nats: NatsFixture;
+let control: Bus;
+let folder: string;
+let store: Store;
+let registry: Registry;
+let clock = 1_000_000;
+let published = 0;
+let services: RegisteredService[] = [];
+
+beforeAll(async () => {
+  nats = await startNats();
+  const credentials = nats.control();
+  control = await nats.connect(() => credentials);
+});
+afterAll(() => nats.close());
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "weft-registry-"));
+  store = openStore(join(folder, "weft.db"));
+  services = [];
+  published = 0;
+  registry = open();
+});
+
+afterEach(() => {
+  registry.close();
+  store.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function open(): Registry {
+  const opened = new Registry({
+    store,
+    bus: control,
+    ensureService: (service) => services.push(service),
+    publish: async () => {
+      published += 1;
+    },
+    now: Date.now,
+    clock: () => clock,
+    hostAddresses: () => ["127.0.0.1", "10.1.2.3"],
+    log,
+  });
+  opened.start();
+  return opened;
+}
+
+/** Lets time pass as the timer of a running registry would see it. */
+function pass(ms: number): void {
+  for (let left = ms; left > 0; left -= 1_000) {
+    clock += Math.min(left, 1_000);
+    registry.sweep();
+  }
+}
+
+const registration = {
+  boot: "b1",
+  addr: "127.0.0.1",
+  meshPort: 17006,
+  ports: { "80": { app: 8080, protocol: "http" } },
+  labels: { version: "v1" },
+  locality: "",
+  weight: 100,
+  version: "0.1.0",
+  schema: 1,
+};
+
+/** A workload that has joined, with its own connection and credentials. */
+async function member(service: string, instance: string) {
+  const name = { namespace: "default", service, instance };
+  const identity = `spiffe://weft.local/ns/default/sa/${service}`;
+  const rest = { serviceAccount: service, identity, tokenId: "t", joinedAt: 1 };
+  putJoined(store, { ...name, ...rest });
+  const credentials = nats.workload(name, []);
+  const bus = await nats.connect(() => credentials, inboxPrefix(name));
+  return {
+    bus,
+    async call(kind: string, body: object): Promise<Record<string, unknown>> {
+      const bytes = Buffer.from(JSON.stringify(body));
+      const answer = await bus.request(`weft.rpc.${kind}.${subjectId(name)}`, bytes);
+      return JSON.parse(Buffer.from(answer).toString()) as Record<string, unknown>;
+    },
+  };
+}
+
+function codeOf(answer: Record<string, unknown>): unknown {
+  return (answer["error"] as { readonly code?: unknown } | undefined)?.code;
+}
+
+test("a registration becomes an endpoint under the identity of its join", async () => {
+  const cart = await member("cart", "cart000001");
+  expect(await cart.call("register", registration)).toEqual({ leaseMs: 12_000, renewMs: 4_000 });
+  expect(registry.endpoints()).toEqual([
+    {
+      namespace: "default",
+      service: "cart",
+      shard: 0,
+      id: "cart000001",
+      address: "127.0.0.1",
+      meshPort: 17006,
+      identity: "spiffe://weft.local/ns/default/sa/cart",
+      ports: { "80": 8080 },
+      labels: { version: "v1" },
+      locality: "",
+      weight: 100,
+    },
+  ]);
+  expect(services[0]?.ports).toEqual([{ port: 80, protocol: "http" }]);
+});
+
+test("leaving is answered after the removal is published, and only the same start may leave", async () => {
+  const cart = await member("cart", "cart000001");
+  await cart.call("register", registration);
+  await Bun.sleep(30);
+  await cart.call("register", { ...registration, boot: "b2" });
+  await cart.call("deregister", { boot: "b1" });
+  expect(registry.endpoints().length).toBe(1);
+  const before = published;
+  expect(await cart.call("deregister", { boot: "b2" })).toEqual({});
+  expect(registry.endpoints()).toEqual([]);
+  expect(published).toBe(before + 1);
+});
+
+test("a health that fails takes the endpoint out until it is good again", async () => {
+  const cart = await member("cart", "cart000001");
+  await cart.call("register", registration);
+  await cart.call("renew", { boot: "b1", health: "failing", inflight: 0 });
+  expect(registry.endpoints()).toEqual([]);
+  await cart.call("renew", { boot: "b1", health: "ok", inflight: 0 });
+  expect(registry.endpoints().length).toBe(1);
+});
+
+describe("refused", () => {
+  const rows: readonly (readonly [string, object, string])[] = [
+    ["an address that is not its own", { addr: "192.0.2.1" }, "address_unknown"],
+    ["a name for an address", { addr: "localhost" }, "registration_invalid"],
+    [
+      "its own mesh port as application",
+      { ports: { "80": { app: 17006, protocol: "tcp" } } },
+      "port_reserved",
+    ],
+    [
+      "an unknown protocol",
+      { ports: { "80": { app: 1, protocol: "smtp" } } },
+      "registration_invalid",
+    ],
+    [
+      "a port beyond 65535",
+      { ports: { "80": { app: 70000, protocol: "tcp" } } },
+      "registration_invalid",
+    ],
+    ["labels that are no texts", { labels: { a: 1 } }, "registration_invalid"],
+  ];
+  for (const [name, change, code] of rows) {
+    test(name, async () => {
+      const cart = await member("cart", "cart000001");
+      expect(codeOf(await cart.call("register", { ...registration, ...change }))).toBe(code);
+      expect(registry.endpoints()).toEqual([]);
+      expect(registry.refusals.get(code)).toBe(1);
+    });
+  }
+
+  test("an address other than the one the API saw", async () => {
+    const cart = await member("cart", "cart000001");
+    registry.noteSource("cart000001", "10.9.9.9");
+    const there = { ...registration, addr: "10.9.9.8" };
+    expect(codeOf(await cart.call("register", there))).toBe("address_refused");
+    expect(await cart.call("register", { ...registration, addr: "10.9.9.9" })).toHaveProperty(
+      "leaseMs",
+    );
+  });
+
+  test("somebody else's subject does not even arrive", async () => {
+    const cart = await member("cart", "cart000001");
+    await member("web", "web0000001");
+    const bytes = Buffer.from(JSON.stringify(registration));
+    const attempt = cart.bus.request("weft.rpc.register.default.web.web0000001", bytes, 500);
+    expect(await attempt.catch(() => "refused")).toBe("refused");
+    expect(registry.endpoints()).toEqual([]);
+  });
+});
+
+describe("leases", () => {
+  test("a silent workload is gone within 15 s, and not before 12", async () => {
+    const cart = await member("cart", "cart000001");
+    await cart.call("register", registration);
+    pass(LEASE_MS - 1_000);
+    expect(registry.endpoints().length).toBe(1);
+    pass(2_000);
+    expect(registry.endpoints()).toEqual([]);
+    expect(registry.lapses).toBe(1);
+    expect(codeOf(await cart.call("renew", { boot: "b1" }))).toBe("not_registered");
+  });
+
+  test("a new control plane keeps what it finds for one lease", async () => {
+    const cart = await member("cart", "cart000001");
+    await cart.call("register", registration);
+    registry.close();
+    clock += 3_600_000;
+    registry = open();
+    expect(registry.endpoints().length).toBe(1);
+    pass(LEASE_MS - 1_000);
+    expect(registry.endpoints().length).toBe(1);
+    pass(2_000);
+    expect(registry.endpoints()).toEqual([]);
+  });
+
+  test("no lease runs out while the bus is away, nor for one lease after", async () => {
+    const cart = await member("cart", "cart000001");
+    await cart.call("register", registration);
+    process.kill(nats.server.pid, "SIGKILL");
+    for (let n = 0; n < 1_000 && control.status.value === "up"; n++) await Bun.sleep(5);
+    pass(60_000);
+    expect(registry.endpoints().length).toBe(1);
+    await control.ready(5_000);
+    pass(LEASE_MS - 2_000);
+    expect(registry.endpoints().length).toBe(1);
+    pass(4_000);
+    expect(registry.endpoints()).toEqual([]);
+  }, 20_000);
+
+  test("a control plane that stood still does not blame its workloads", async () => {
+    const cart = await member("cart", "cart000001");
+    await cart.call("register", registration);
+    clock += 60_000;
+    registry.sweep();
+    expect(registry.endpoints().length).toBe(1);
+  });
+
+  test("most of a service silent at once: kept as suspect, and forgiven when heard", async () => {
+    const one = await member("cart", "cart000001");
+    const two = await member("cart", "cart000002");
+    await one.call("register", registration);
+    await two.call("register", registration);
+    pass(LEASE_MS + 2_000);
+    expect(registry.endpoints().map(({ suspect }) => suspect)).toEqual([true, true]);
+    await one.call("renew", { boot: "b1", health: "ok", inflight: 1 });
+    expect(registry.endpoints().map(({ suspect }) => suspect)).toEqual([undefined, true]);
+  });
+});
+
+test("the 51st endpoint of a service opens its second shard, and shards are kept", async () => {
+  const members = await Promise.all(
+    Array.from({ length: 51 }, (_, n) => member("big", `big${String(n).padStart(7, "0")}`)),
+  );
+  for (const each of members) await each.call("register", registration);
+  const shards = registry.endpoints().map(({ shard }) => shard);
+  expect(shards.filter((shard) => shard === 0).length).toBe(50);
+  expect(shards.filter((shard) => shard === 1).length).toBe(1);
+  registry.close();
+  registry = open();
+  expect(registry.endpoints().map(({ shard }) => shard)).toEqual(shards);
+  for (const { bus } of members) await bus.close();
+}, 20_000);
+
+test("acknowledgements: waiting ends when the last listener has answered", async () => {
+  const one = await member("cart", "cart000001");
+  const two = await member("cart", "cart000002");
+  await one.call("register", registration);
+  await two.call("register", registration);
+  const ack = (rev: number, refused: readonly object[] = []) =>
+    Buffer.from(JSON.stringify({ epoch: 1, rev, refused }));
+  const waiting = registry.acks.wait(5, () => registry.listening(), 2_000);
+  one.bus.publish("weft.ack.default.cart.cart000001", ack(6));
+  two.bus.publish("weft.ack.default.cart.cart000002", ack(5, [{ key: "mesh", reason: "no" }]));
+  const done = await waiting;
+  expect(done.acked).toEqual(["cart000001"]);
+  expect(done.refused).toEqual([{ instance: "cart000002", key: "mesh", reason: "no" }]);
+  const late = await registry.acks.wait(7, () => registry.listening(), 50);
+  expect(late.waiting).toEqual(["cart000001", "cart000002"]);
+});
