@@ -3,6 +3,7 @@
  *
  * A change that is refused writes nothing; a change that changes nothing makes no revision.
  */
+import { PROTOCOLS } from "../config/fields.ts";
 import { parseSources } from "../config/parse.ts";
 import {
   type Issue,
@@ -187,7 +188,7 @@ export function rollback(state: ControlState, to: number, options: ChangeOptions
 
 export interface RegisteredPort {
   readonly port: number;
-  readonly protocol?: "http" | "http2" | "grpc" | "tcp" | "tls";
+  readonly protocol?: string;
 }
 
 /**
@@ -205,7 +206,7 @@ export function ensureService(
   const known = found?.resource.kind === "Service" ? found.resource.spec.ports : [];
   const missing = ports.filter(({ port }) => known.every((at) => at.port !== port));
   if (missing.length === 0) return;
-  const all = [...known, ...missing].sort((a, b) => a.port - b.port);
+  const all = [...known, ...missing.map(servicePort)].sort((a, b) => a.port - b.port);
   const resource: ServiceResource = {
     apiVersion: WEFT_VERSION,
     kind: "Service",
@@ -220,6 +221,11 @@ export function ensureService(
     author: "registration",
     message: `${name.namespace}/${name.service} registered`,
   });
+}
+
+function servicePort({ port, protocol }: RegisteredPort): ServiceResource["spec"]["ports"][number] {
+  const known = PROTOCOLS.find((name) => name === protocol);
+  return known === undefined ? { port } : { port, protocol: known };
 }
 
 function commit(

@@ -20,6 +20,8 @@ export function lockFolder(folder: string): FolderLock {
   try {
     client = new Database(path, { create: true });
     client.run("PRAGMA busy_timeout = 0");
+    // Nothing is ever written here, and a full disk must not keep the lock from being taken.
+    client.run("PRAGMA journal_mode = MEMORY");
     client.run("BEGIN EXCLUSIVE");
     chmodSync(path, 0o600);
   } catch (error) {

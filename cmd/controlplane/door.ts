@@ -1,0 +1,161 @@
+/**
+ * The API's listener with a certificate that renews itself. It is opened before anything slow:
+ * a busy port is told at once, and callers hear that the control plane is starting.
+ */
+import { issueOwnSvid } from "../../src/control/own-identity.ts";
+import { Failure } from "../../src/error.ts";
+import type { Authority } from "../../src/identity/ca.ts";
+import { renewalTime, type Svid } from "../../src/identity/svid.ts";
+import { type Listener, listenTls } from "../../src/net/listen.ts";
+import { type TlsContext, tlsContext } from "../../src/net/tls.ts";
+import { type ServedApp, serveApp } from "../../src/serve/serve.ts";
+import type { Logger } from "../../src/telemetry/log.ts";
+import type { ControlplaneOptions } from "../options.ts";
+import { namesOf } from "./addresses.ts";
+
+export interface DoorParts {
+  readonly options: ControlplaneOptions;
+  readonly authority: Authority;
+  readonly log: Logger;
+  readonly now: () => number;
+}
+
+/** The certificate of the API itself, unless workloads' are shorter still. */
+const TTL_MS = 24 * 3_600_000;
+const TTL_MS_MIN = 60_000;
+const RETRY_MS = 10_000;
+
+const STARTING = JSON.stringify({
+  type: "about:blank",
+  title: "Service Unavailable",
+  status: 503,
+  detail: "the control plane is starting",
+  code: "starting",
+  fix: "try again in a second",
+});
+
+export class ApiDoor {
+  /** Replaced once the API is complete. */
+  app: ServedApp = {
+    fetch: () =>
+      new Response(STARTING, {
+        status: 503,
+        headers: { "content-type": "application/problem+json", "retry-after": "1" },
+      }),
+  };
+  readonly #parts: DoorParts;
+  readonly #listeners = new Set<(svid: Svid) => void>();
+  #svid: Svid;
+  #context: TlsContext;
+  #listener: Listener | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #draining = false;
+
+  private constructor(parts: DoorParts, svid: Svid) {
+    this.#parts = parts;
+    this.#svid = svid;
+    this.#context = contextOf(svid, parts.authority);
+  }
+
+  /** @throws Failure `port_in_use`. */
+  static async open(parts: DoorParts, opened: AsyncDisposableStack): Promise<ApiDoor> {
+    const door = new ApiDoor(parts, await issue(parts));
+    door.#listen();
+    opened.defer(() => door.close());
+    door.#plan();
+    return door;
+  }
+
+  get port(): number {
+    return this.#listener?.port ?? 0;
+  }
+
+  get svid(): Svid {
+    return this.#svid;
+  }
+
+  /** Hears every later certificate. */
+  renewed(listener: (svid: Svid) => void): void {
+    this.#listeners.add(listener);
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#draining = true;
+    this.#listener?.stop();
+    this.#listener?.closeAll();
+  }
+
+  #listen(): void {
+    const { options, log, now } = this.#parts;
+    const port = options.portBase + 10;
+    try {
+      this.#listener = listenTls({
+        host: options.bind,
+        port,
+        context: () => this.#context,
+        requestCert: "optional",
+        alpn: [],
+        accept: (c) =>
+          serveApp(
+            c,
+            { fetch: (request, env) => this.app.fetch(request, env) },
+            {
+              now,
+              draining: () => this.#draining,
+              failed: (error) => log.error("a request failed", { error }),
+            },
+          ),
+        refused: (why) => log.debug("a connection was refused", { why }),
+      });
+    } catch (cause) {
+      throw portFailure(options.bind, port, cause);
+    }
+  }
+
+  #plan(): void {
+    const { now } = this.#parts;
+    const due = renewalTime(this.#svid.notBefore, this.#svid.notAfter, 0.5) - now();
+    this.#timer = setTimeout(() => void this.#renew(), Math.max(due, 1000));
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      this.#svid = await issue(this.#parts);
+      this.#context = contextOf(this.#svid, this.#parts.authority);
+      for (const listener of this.#listeners) listener(this.#svid);
+      this.#plan();
+    } catch (error) {
+      this.#parts.log.error("cannot renew the certificate of the API; trying again", { error });
+      this.#timer = setTimeout(() => void this.#renew(), RETRY_MS);
+    }
+  }
+}
+
+function issue({ options, authority }: DoorParts): Promise<Svid> {
+  const ttlMs = Math.max(Math.min(options.svidTtlMs, TTL_MS), TTL_MS_MIN);
+  return issueOwnSvid(authority, namesOf(options.bind), ttlMs);
+}
+
+function contextOf(svid: Svid, authority: Authority): TlsContext {
+  return tlsContext({ cert: svid.chainPem, key: svid.keyPem, ca: authority.bundle });
+}
+
+function portFailure(host: string, port: number, cause: unknown): Failure {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  const where = `${host}:${port}`;
+  if (code === "EADDRINUSE") {
+    return new Failure(
+      "port_in_use",
+      `the API cannot listen on ${where}: the port is in use`,
+      "stop the other program, or shift weft's ports with --port-base",
+      { cause },
+    );
+  }
+  return new Failure(
+    "cannot_listen",
+    `the API cannot listen on ${where}${code === "" ? "" : ` (${code})`}`,
+    "check --bind: it must be an address of this host",
+    { cause },
+  );
+}
