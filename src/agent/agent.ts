@@ -270,7 +270,7 @@ export class Agent {
       natsUrl: answer.natsUrl,
       natsJwt: answer.natsJwt,
       keys: answer.keys,
-      natsIssuedAt: now(),
+      issuedAt: now(),
       natsExpiresAt: answer.expiresAt,
     };
     writeMembership(this.#options.folder, membership);
@@ -360,7 +360,6 @@ export class Agent {
       ...this.#membership,
       natsJwt: answer.natsJwt,
       keys: answer.keys,
-      natsIssuedAt: this.#options.now(),
       natsExpiresAt: answer.expiresAt,
     };
     writeMembership(this.#options.folder, this.#membership);
@@ -385,8 +384,9 @@ export class Agent {
   #scheduleRenewal(delayMs?: number): void {
     if (this.#closed || this.#membership === undefined) return;
     clearTimeout(this.#renewTimer);
-    const { svid } = this.#membership;
-    const at = renewalTime(svid.notBefore, svid.notAfter, this.#options.random());
+    const { issuedAt, svid } = this.#membership;
+    // Counted from the issue: certificates are valid from a minute before it.
+    const at = renewalTime(issuedAt, svid.notAfter, this.#options.random());
     const wait = delayMs ?? Math.max(0, at - this.#options.now());
     // Timers beyond 24.8 days fire at once.
     const capped = Math.min(wait, 86_400_000);

@@ -27,8 +27,9 @@ export interface Membership {
   readonly natsSeed: string;
   /** Document keys the JWT opens besides the workload's own. */
   readonly keys: readonly string[];
-  /** When the JWT was given and when it ends, unix milliseconds. */
-  readonly natsIssuedAt: number;
+  /** When the certificate came, by this host's clock; unix milliseconds. */
+  readonly issuedAt: number;
+  /** When the JWT ends, unix milliseconds. */
   readonly natsExpiresAt: number;
 }
 
@@ -79,6 +80,7 @@ function isMembership(value: unknown): value is Membership {
   if (!TEXTS.every((name) => typeof fields[name] === "string")) return false;
   if (!Array.isArray(fields.bundle) || !Array.isArray(fields.configKeys)) return false;
   if (!Array.isArray(fields.keys) || typeof fields.natsExpiresAt !== "number") return false;
+  if (typeof fields.issuedAt !== "number") return false;
   const { svid } = fields;
   return typeof svid === "object" && svid !== null && "keyPem" in svid && "chainPem" in svid;
 }

@@ -53,6 +53,8 @@ export class Link {
   readonly #subscribed = new Set<string>();
   #settling = false;
   #readingNow = false;
+  /** Counts connections: what an earlier one was asked gets no answer any more. */
+  #connection = 0;
   /** When a fresh head last came, by this machine's clock; 0 = never since the start. */
   #headSeenAt = 0;
   #headTime = 0;
@@ -177,6 +179,8 @@ export class Link {
 
   #resume(): void {
     this.#resumedAt = this.#options.now();
+    this.#connection += 1;
+    this.#readingNow = false;
     this.#assembler.resume();
     this.#read();
     this.#sendAck();
@@ -220,7 +224,9 @@ export class Link {
   #read(): void {
     if (this.#readingNow) return;
     this.#readingNow = true;
+    const connection = this.#connection;
     const done = (ok: boolean) => {
+      if (connection !== this.#connection) return;
       this.#readingNow = false;
       // A failed read is tried again by the tick, not at once.
       if (ok) this.#settle();
