@@ -90,7 +90,10 @@ export class Presence {
     if (this.#facts === undefined || !this.#registered || link?.connected !== true) return;
     this.#registered = false;
     const { boot } = this.#facts;
-    await Promise.race([link.rpc("deregister", { boot }), Bun.sleep(timeoutMs)]);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, timeoutMs);
+    await Promise.race([link.rpc("deregister", { boot }), late.promise]);
+    clearTimeout(timer);
   }
 
   close(): void {
