@@ -186,7 +186,9 @@ function addMode(
   });
 }
 
-const UP_FLAGS = ["data", "port-base", "access-log", "log-level"] as const;
+const UP_FLAGS = ["data", "port-base", "access-log", "log-level", "drain"] as const;
+/** Connections that never end, to a database for one, should not hold up Ctrl-C. */
+const UP_DRAIN_MS = 2_000;
 
 function addUp(program: Command, terminal: Terminal, env: Environment, outcome: Outcome): void {
   const command = program.command("up").argument("<file>", "documents, with a Process for each");
@@ -203,6 +205,7 @@ function addUp(program: Command, terminal: Terminal, env: Environment, outcome: 
       portBase: settings["port-base"] ?? DEFAULTS.portBase,
       accessLog: settings["access-log"] === "on",
       logLevel: settings["log-level"] ?? "info",
+      drainMs: settings.drain ?? UP_DRAIN_MS,
       env,
     };
     outcome.code = await runUp(options, terminal);
@@ -227,7 +230,7 @@ A document of kind Process names a program:
 
 Every program stands behind a sidecar process of its own; those with the same \`node: NAME\` share
 a node proxy. Paths are seen from the file's folder. What ends with an error is started again.
-Ctrl-C drains and stops everything, a second one kills it.
+Ctrl-C drains (for 2s unless --drain says more) and stops everything, a second one kills it.
 `;
 
 async function start(mode: Mode, settings: Settings, around: Surroundings): Promise<number> {

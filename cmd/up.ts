@@ -31,6 +31,8 @@ export interface UpOptions {
   readonly data: string;
   readonly portBase: number;
   readonly accessLog: boolean;
+  /** Longest wait of each proxy for what is open when it stops. */
+  readonly drainMs: number;
   readonly logLevel: string;
   readonly env: Environment;
 }
@@ -38,7 +40,8 @@ export interface UpOptions {
 const CONTROLPLANE_WAIT_MS = 20_000;
 const PROXY_WAIT_MS = 20_000;
 const STOP_PROGRAM_MS = 5_000;
-const STOP_PROXY_MS = 10_000;
+/** Beyond its drain, for leaving the registry and closing. */
+const STOP_PROXY_MS = 5_000;
 const STOP_CONTROLPLANE_MS = 5_000;
 
 export async function runUp(options: UpOptions, terminal: Terminal): Promise<number> {
@@ -183,6 +186,7 @@ class Up {
       `--token-file=${token}`,
       "--bind=127.0.0.1",
       "--advertise=127.0.0.1",
+      `--drain=${this.#options.drainMs}ms`,
       `--health=${proxy.health}`,
       `--access-log=${this.#options.accessLog ? "on" : "off"}`,
       `--log-level=${this.#options.logLevel}`,
@@ -270,7 +274,7 @@ class Up {
       all.filter((child) => !isServer(child.name)),
       STOP_PROGRAM_MS,
     );
-    await stopAll([...this.#proxies.values()], STOP_PROXY_MS);
+    await stopAll([...this.#proxies.values()], this.#options.drainMs + STOP_PROXY_MS);
     await stopAll(
       all.filter((child) => isServer(child.name)),
       STOP_PROGRAM_MS,
