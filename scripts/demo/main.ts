@@ -136,8 +136,8 @@ function route(v1: number, v2: number): string {
 }
 
 async function revision(): Promise<number> {
-  const list = JSON.parse(await weft("history", "-o", "json")) as { number: number }[];
-  return Math.max(...list.map(({ number }) => number));
+  const list = JSON.parse(await weft("history", "-o", "json")) as { revision: number }[];
+  return Math.max(...list.map(({ revision }) => revision));
 }
 
 async function story(): Promise<void> {
