@@ -80,6 +80,8 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   /** The attempt under way. */
   #ticket = 0;
   #endpoint: Endpoint | undefined;
+  /** Endpoints that failed this request. */
+  #tried: Endpoint[] | undefined;
   #client: HttpClient | undefined;
   #clientEnded = false;
   #holdsTurn = false;
@@ -222,6 +224,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     this.#headDown = "";
     this.#replay.clear();
     this.#to = undefined;
+    this.#tried = undefined;
     this.#endpoint = undefined;
   }
 
@@ -262,8 +265,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     const to = this.#to!;
     const { now, random } = this.#side.state;
     const at = now();
-    const failed = this.#attempts > 0 ? this.#endpoint : undefined;
-    const endpoint = to.endpoint ?? to.destination?.pick(at, random, failed);
+    const endpoint = to.endpoint ?? to.destination?.pick(at, random, this.#tried);
     if (endpoint === undefined) {
       this.answer("no_endpoint", "the service has no instance");
       return;
@@ -417,7 +419,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     if (this.#retriedInstead(client, head)) return false;
     this.#answerHead = head;
     this.#replay.clear();
-    clearTimeout(this.#tryTimer);
+    if (this.#tryTimer !== undefined) clearTimeout(this.#tryTimer);
     if (head.status === 101) {
       this.#tunnel(client, head);
       return false;
@@ -442,6 +444,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     if (said === "app_unreachable" || said === "draining") kind = said;
     else if (codes !== undefined && codes.length > 0 && codes.includes(head.status)) kind = "code";
     else return false;
+    if (said === "app_unreachable") this.#endpoint?.avoid();
     if (!this.#takeRetry(kind)) return false;
     this.#dropAttempt();
     this.#retry();
@@ -574,6 +577,10 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   #retry(): void {
     this.#phase = "retrying";
     this.#headUp = requestHeadFor(this.head, this.#to!, this.#side.state.random);
+    if (this.#endpoint !== undefined) {
+      this.#tried ??= [];
+      this.#tried.push(this.#endpoint);
+    }
     const policy = this.#to?.destination?.target.policy;
     const delayMs = retryDelayMs(
       this.#attempts,
@@ -695,9 +702,12 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   }
 
   #clearTimers(): void {
-    clearTimeout(this.#requestTimer);
-    clearTimeout(this.#tryTimer);
-    clearTimeout(this.#retryTimer);
+    if (this.#requestTimer !== undefined) clearTimeout(this.#requestTimer);
+    if (this.#tryTimer !== undefined) clearTimeout(this.#tryTimer);
+    if (this.#retryTimer !== undefined) clearTimeout(this.#retryTimer);
+    this.#requestTimer = undefined;
+    this.#tryTimer = undefined;
+    this.#retryTimer = undefined;
   }
 
   #meter(): RequestMeter {

@@ -12,8 +12,9 @@ import type { CompiledEdit } from "../route/headers.ts";
 import { editPath, originForm } from "../route/target.ts";
 import type { CompiledBackend, CompiledRule } from "../snapshot/snapshot.ts";
 import {
-  newRequestId,
-  newTraceparent,
+  newIdLines,
+  newRequestIdLine,
+  newTraceparentLine,
   nextTraceparent,
   replaceTraceparent,
 } from "../telemetry/trace.ts";
@@ -36,11 +37,9 @@ export function requestHeadFor(
   change: RequestChange,
   random: () => number,
 ): string {
-  let add = "";
-  if (head.requestId === undefined) add += `x-request-id: ${newRequestId(random)}\r\n`;
   const trace = head.traceparent;
   const next = trace === undefined ? undefined : nextTraceparent(trace, random);
-  if (trace === undefined) add += `traceparent: ${newTraceparent(random)}\r\n`;
+  let add = missingIds(head, random);
   if (head.chunked) add += CHUNKED_FIELD;
   if (head.upgrade !== undefined) add += upgradeFields(head.upgrade);
   const { rule, backend, prefix } = change;
@@ -50,12 +49,20 @@ export function requestHeadFor(
   // HTTP/1.0 may come without Host; HTTP/1.1 may not go without it.
   else if (head.minor === 0 && head.field(HOST) === undefined) add += `host: ${head.authority}\r\n`;
   const target = targetFor(head, rule, prefix);
-  const text = encodeRequestHead(head, {
-    add: edit === undefined ? add : add + edit.lines,
-    ...cutsFor(head, edit, hostname !== undefined),
-    ...(target === undefined ? {} : { target }),
-  });
+  if (edit !== undefined) add += edit.lines;
+  const cuts = cutsFor(head, edit, hostname !== undefined);
+  const text = encodeRequestHead(
+    head,
+    target === undefined ? { add, cuts } : { add, cuts, target },
+  );
   return next === undefined || trace === undefined ? text : replaceTraceparent(text, trace, next);
+}
+
+function missingIds(head: RequestHead, random: () => number): string {
+  if (head.requestId === undefined) {
+    return head.traceparent === undefined ? newIdLines(random) : newRequestIdLine(random);
+  }
+  return head.traceparent === undefined ? newTraceparentLine(random) : "";
 }
 
 /** Undefined = as sent. Absolute form was meant for a proxy and ends here. */
@@ -73,11 +80,11 @@ function cutsFor(
   head: RequestHead | ResponseHead,
   edit: CompiledEdit | undefined,
   host: boolean,
-): { readonly cuts?: readonly number[] } {
-  if (!host && (edit === undefined || edit.drops.length === 0)) return {};
+): readonly number[] {
+  if (!host && (edit === undefined || edit.drops.length === 0)) return head.cuts;
   const names = [...(edit?.drops ?? [])];
   if (host) names.push(HOST);
-  return { cuts: cutFields(head, names) };
+  return cutFields(head, names);
 }
 
 /** How the answer reaches this caller. */
@@ -100,7 +107,10 @@ export function responseHeadFor(
   if (framing.close) add += CLOSE_FIELD;
   else if (framing.minor === 0) add += KEEP_ALIVE_FIELD;
   if (edit !== undefined) add += edit.lines;
-  return encodeResponseHead(head, { add, ...cutsFor(head, edit, false) });
+  const cuts = cutsFor(head, edit, false);
+  // Most answers need no change at all.
+  if (add === "" && cuts.length === 0 && head.minor === 1) return head.text;
+  return encodeResponseHead(head, { add, cuts });
 }
 
 /** The 101 that turns the connection into a tunnel. */

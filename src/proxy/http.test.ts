@@ -108,7 +108,9 @@ describe("two hops", () => {
     const plain = (await (await ask("/", { method: "POST", body })).json()) as Seen;
     expect(plain.body === body).toBe(true);
     const stream = new Response(body).body ?? undefined;
-    const chunked = (await (await ask("/", { method: "PUT", body: stream as ReadableStream })).json()) as Seen;
+    const chunked = (await (
+      await ask("/", { method: "PUT", body: stream as ReadableStream })
+    ).json()) as Seen;
     expect(chunked.body === body).toBe(true);
     expect(await (await ask("/stream")).text()).toBe("part 0\npart 1\npart 2\n");
     expect((await (await ask("/big")).arrayBuffer()).byteLength).toBe(5_000_000);

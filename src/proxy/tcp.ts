@@ -45,7 +45,7 @@ export function tunnelToService(
 ): ConnectionHandler {
   const { policy } = destination.target;
   const { now, random } = options.state;
-  let last: Endpoint | undefined;
+  const tried: Endpoint[] = [];
   let attempts = 0;
   const tunnel = new Tunnel(caller, undefined, options);
   if (destination.active >= policy.maxConnections) {
@@ -56,13 +56,13 @@ export function tunnelToService(
   destination.active++;
   tunnel.onOver = () => destination.leave();
   const attempt = () => {
-    const endpoint = destination.pick(now(), random, last);
+    const endpoint = destination.pick(now(), random, tried);
     if (endpoint === undefined) {
       tunnel.meter ??= destination.meters.tcp(false);
       queueMicrotask(() => tunnel.fail("no_endpoint", "the service has no instance"));
       return;
     }
-    last = endpoint;
+    tried.push(endpoint);
     attempts++;
     tunnel.meter = destination.meters.tcp(endpoint.mesh !== undefined);
     endpoint.dial(

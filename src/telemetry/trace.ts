@@ -1,48 +1,85 @@
-/** Request ids and W3C trace context (https://www.w3.org/TR/trace-context/). */
+/**
+ * Request ids and W3C trace context (https://www.w3.org/TR/trace-context/). Made for every request,
+ * so digits are written into one buffer and cut out of it as text.
+ */
 
-const HEX3 = Array.from({ length: 4096 }, (_, i) => i.toString(16).padStart(3, "0"));
+const LINES =
+  "x-request-id: 00000000-0000-4000-8000-000000000000\r\n" +
+  "traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
+const REQUEST_ID_AT = LINES.indexOf("00000000");
+const TRACE_LINE_AT = LINES.indexOf("traceparent");
+const TRACE_ID_AT = TRACE_LINE_AT + "traceparent: 00-".length;
+const SPAN_ID_AT = TRACE_ID_AT + 33;
+const REQUEST_ID_LENGTH = 36;
 
-/** `digits` random hexadecimal digits, a multiple of three or more being cheapest. */
-function hex(digits: number, random: () => number): string {
-  let text = "";
-  let left = digits;
-  // One random number carries 52 bits: twelve digits are taken from each.
-  while (left > 0) {
-    const high = Math.floor(random() * 0x1000000);
-    const low = Math.floor(random() * 0x1000000);
-    text += HEX3[high >>> 12]! + HEX3[high & 0xfff]! + HEX3[low >>> 12]! + HEX3[low & 0xfff]!;
-    left -= 12;
+/** Node's own fast path, which its types leave out. */
+type Latin1Buffer = Buffer & { latin1Slice(start: number, end: number): string };
+
+const buffer = Buffer.from(LINES, "latin1") as Latin1Buffer;
+const DIGITS = Buffer.from("0123456789abcdef", "latin1");
+
+/** Random digits for the `count` places from `at`; `random` gives 24 bits at a time. */
+function fill(at: number, count: number, random: () => number): void {
+  let bits = 0;
+  for (let i = 0; i < count; i++) {
+    if (i % 6 === 0) bits = Math.floor(random() * 0x1000000);
+    buffer[at + i] = DIGITS[bits & 15]!;
+    bits >>>= 4;
   }
-  return text.length === digits ? text : text.slice(0, digits);
 }
 
-/** An id in the form of a version 4 UUID. */
+function fillRequestId(random: () => number): void {
+  const at = REQUEST_ID_AT;
+  fill(at, 8, random);
+  fill(at + 9, 4, random);
+  fill(at + 15, 3, random);
+  buffer[at + 19] = DIGITS[8 + Math.floor(random() * 4)]!;
+  fill(at + 20, 3, random);
+  fill(at + 24, 12, random);
+}
+
+/** The specification makes all zeroes invalid: the last digit is never one. */
+function fillNonZero(at: number, count: number, random: () => number): void {
+  fill(at, count - 1, random);
+  buffer[at + count - 1] = DIGITS[1 + Math.floor(random() * 15)]!;
+}
+
+function fillTrace(random: () => number): void {
+  fillNonZero(TRACE_ID_AT, 32, random);
+  fillNonZero(SPAN_ID_AT, 16, random);
+}
+
+/** Field lines for a request without id (a version 4 UUID) and trace context. */
+export function newIdLines(random: () => number): string {
+  fillRequestId(random);
+  fillTrace(random);
+  return buffer.latin1Slice(0, LINES.length);
+}
+
+export function newRequestIdLine(random: () => number): string {
+  fillRequestId(random);
+  return buffer.latin1Slice(0, TRACE_LINE_AT);
+}
+
+/** A new trace, not sampled: nobody asked for it to be recorded. */
+export function newTraceparentLine(random: () => number): string {
+  fillTrace(random);
+  return buffer.latin1Slice(TRACE_LINE_AT, LINES.length);
+}
+
 export function newRequestId(random: () => number): string {
-  const digits = hex(32, random);
-  const variant = "89ab"[Math.floor(random() * 4)];
-  return (
-    `${digits.slice(0, 8)}-${digits.slice(8, 12)}-4${digits.slice(13, 16)}-` +
-    `${variant}${digits.slice(17, 20)}-${digits.slice(20)}`
-  );
+  fillRequestId(random);
+  return buffer.latin1Slice(REQUEST_ID_AT, REQUEST_ID_AT + REQUEST_ID_LENGTH);
 }
 
-/** A new trace that is not sampled: nobody asked for it to be recorded. */
-export function newTraceparent(random: () => number): string {
-  return `00-${nonZero(32, random)}-${nonZero(16, random)}-00`;
-}
-
-/** The specification makes all zeroes invalid. */
-function nonZero(digits: number, random: () => number): string {
-  const text = hex(digits, random);
-  return /[^0]/.test(text) ? text : `${text.slice(1)}1`;
-}
-
+const TRACEPARENT_LENGTH = 55;
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** The same trace with a span of this hop as parent; undefined = not a valid version 00 value. */
 export function nextTraceparent(value: string, random: () => number): string | undefined {
-  if (!TRACEPARENT.test(value)) return undefined;
-  return value.slice(0, 36) + nonZero(16, random) + value.slice(52);
+  if (value.length !== TRACEPARENT_LENGTH || !TRACEPARENT.test(value)) return undefined;
+  fillNonZero(SPAN_ID_AT, 16, random);
+  return value.slice(0, 36) + buffer.latin1Slice(SPAN_ID_AT, SPAN_ID_AT + 16) + value.slice(52);
 }
 
 /** A head's text with a traceparent of the same length in place of `old`; offsets stay good. */

@@ -21,6 +21,8 @@ export interface DestinationMeters {
   tcp(secure: boolean): TcpMeter;
 }
 
+const NONE: readonly Endpoint[] = [];
+
 export class Destination {
   target: Target;
   readonly meters: DestinationMeters;
@@ -55,26 +57,30 @@ export class Destination {
     return [...this.#preferred, ...this.#suspects];
   }
 
-  /** `excluded` failed this request already: chosen again only if there is no other. */
-  pick(now: number, random: () => number, excluded: Endpoint | undefined): Endpoint | undefined {
+  /** Those in `tried` failed this request already: chosen again only if there is no other. */
+  pick(
+    now: number,
+    random: () => number,
+    tried: readonly Endpoint[] | undefined,
+  ): Endpoint | undefined {
+    if (tried !== undefined) return this.#pickCarefully(now, random, tried);
     const preferred = this.#preferred;
     for (let i = 0; i < preferred.length; i++) {
-      if (preferred[i] === excluded || preferred[i]!.avoided(now)) {
-        return this.#pickCarefully(now, random, excluded);
-      }
+      if (preferred[i]!.avoided(now)) return this.#pickCarefully(now, random, NONE);
     }
     return preferred.length === 0
-      ? this.#pickCarefully(now, random, excluded)
+      ? this.#pickCarefully(now, random, NONE)
       : this.#balance(preferred, random);
   }
 
-  #pickCarefully(now: number, random: () => number, excluded: Endpoint | undefined) {
-    const good = (endpoint: Endpoint) => endpoint !== excluded && !endpoint.avoided(now);
+  #pickCarefully(now: number, random: () => number, tried: readonly Endpoint[]) {
+    const untried = (endpoint: Endpoint) => !tried.includes(endpoint);
+    const good = (endpoint: Endpoint) => untried(endpoint) && !endpoint.avoided(now);
     const choices = [
       this.#preferred.filter(good),
       this.#suspects.filter(good),
-      this.#preferred.filter((endpoint) => endpoint !== excluded),
-      this.#suspects.filter((endpoint) => endpoint !== excluded),
+      this.#preferred.filter(untried),
+      this.#suspects.filter(untried),
     ];
     for (const choice of choices) {
       if (choice.length > 0) return this.#balance(choice, random);

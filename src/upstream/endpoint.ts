@@ -41,7 +41,6 @@ export class Endpoint implements ClientHome {
   active = 0;
   readonly #now: () => number;
   #idle: HttpClient[] = [];
-  #contexts = new WeakMap<Connection, TlsContext>();
   #failures = 0;
   #avoidUntil = 0;
 
@@ -62,7 +61,7 @@ export class Endpoint implements ClientHome {
     return this.#idle.length;
   }
 
-  /** A connect failed recently: others go first. */
+  /** A connect failed recently, or the application behind it was away: others go first. */
   avoided(now: number): boolean {
     return this.#failures > 0 && now < this.#avoidUntil;
   }
@@ -80,11 +79,12 @@ export class Endpoint implements ClientHome {
     const { connection } = client;
     if (connection.closed || connection.peerEnded) return false;
     if (now - client.idleSince >= client.idleLimitMs) return false;
-    return this.mesh === undefined || this.#contexts.get(connection) === this.mesh.context();
+    return this.mesh === undefined || client.context === this.mesh.context();
   }
 
   /** Keeps a connection whose answer is complete. */
   put(client: HttpClient, now: number, idleLimitMs: number): void {
+    this.#failures = 0;
     client.user = undefined;
     client.served++;
     client.answered = false;
@@ -116,8 +116,9 @@ export class Endpoint implements ClientHome {
 
   /** Opens a connection for HTTP/1.1; answers `user` later, exactly once. */
   connect(timeoutMs: number, user: ConnectUser, ticket: number): void {
+    const context = this.mesh?.context();
     const opened = (c: Connection) => {
-      const client = new HttpClient(c, this);
+      const client = new HttpClient(c, this, context);
       user.onConnected(client, ticket);
       return client;
     };
@@ -133,7 +134,7 @@ export class Endpoint implements ClientHome {
   ): void {
     const { mesh, host, port } = this;
     const fail = (error: Error) => {
-      this.#failed();
+      this.avoid();
       failed(error);
     };
     if (mesh === undefined) {
@@ -157,14 +158,14 @@ export class Endpoint implements ClientHome {
         return NOBODY;
       }
       this.#failures = 0;
-      this.#contexts.set(c, context);
       return opened(c);
     };
     const tls = { context, serverName: mesh.sni, alpn };
     dial({ host, port, tls, timeoutMs }, verified, fail);
   }
 
-  #failed(): void {
+  /** Lets others go first for a while, longer each time. */
+  avoid(): void {
     const doublings = Math.min(this.#failures, AVOID_DOUBLINGS_MAX);
     this.#failures++;
     this.#avoidUntil = this.#now() + AVOID_MS * 2 ** doublings;

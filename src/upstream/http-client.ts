@@ -37,7 +37,11 @@ export class HttpClient implements ConnectionHandler {
   idleSince = 0;
   idleLimitMs = 0;
 
-  constructor(connection: Connection, endpoint: ClientHome) {
+  /** What it was opened with: after a rotation it is not used again. */
+  readonly context: object | undefined;
+
+  constructor(connection: Connection, endpoint: ClientHome, context: object | undefined) {
+    this.context = context;
     this.connection = connection;
     this.endpoint = endpoint;
   }
