@@ -24,7 +24,7 @@ import { openStore, type Store } from "../src/store/store.ts";
 import { createLogger, type Logger } from "../src/telemetry/log.ts";
 import { Metrics } from "../src/telemetry/metrics.ts";
 import { writeAll } from "./cli/terminal.ts";
-import { hostAddresses, namesOf, urlHost } from "./controlplane/addresses.ts";
+import { hostAddresses, urlHost } from "./controlplane/addresses.ts";
 import { type BusLink, openBusLink } from "./controlplane/bus-link.ts";
 import { ApiDoor } from "./controlplane/door.ts";
 import { observe } from "./controlplane/metrics.ts";
@@ -141,7 +141,7 @@ async function serve(
     ...{ version: options.version, startedAt: now() },
   });
   opened.adopt(tidyUp(store, now, log), (stop) => stop());
-  writeRunFile(options, { api: url, nats: link.url, metrics: "" }, opened);
+  writeRunFile(options, { api: url, nats: link.url }, opened);
   log.info("control plane is ready", { api: url, nats: link.url, data: options.data, trustDomain });
 }
 
@@ -155,7 +155,7 @@ function writeRunFile(
   const run = {
     pid: process.pid,
     version: options.version,
-    names: namesOf(options.bind),
+
     ...ports,
   };
   writeDurably(path, `${JSON.stringify(run, null, 2)}\n`, 0o600);

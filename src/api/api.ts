@@ -5,6 +5,7 @@ import type { ServeEnv } from "../serve/serve.ts";
 import { requirePresent } from "../store/store.ts";
 import { identify } from "./access.ts";
 import { readJson } from "./body.ts";
+import type { OpenStreams } from "./events.ts";
 import { openApi } from "./openapi.ts";
 import { problemAnswer, problemOf, refusal } from "./problem.ts";
 import type { ApiParts, Call, Route } from "./route.ts";
@@ -24,10 +25,11 @@ export function createApi(parts: ApiParts): Hono<{ Bindings: ServeEnv }> {
     "path",
     "status",
   ]);
+  const streams: OpenStreams = new Set();
   for (const route of ROUTES) {
     const path = route.path.replaceAll(/\{(\w+)\}/g, ":$1");
     app.on(route.method, path, async (c) => {
-      const response = await answer(route, parts, c);
+      const response = await answer(route, parts, streams, c);
       requests.slot(route.method, route.path, String(response.status)).value += 1;
       return response;
     });
@@ -41,7 +43,12 @@ export function createApi(parts: ApiParts): Hono<{ Bindings: ServeEnv }> {
   return app;
 }
 
-async function answer(route: Route, parts: ApiParts, c: Served): Promise<Response> {
+async function answer(
+  route: Route,
+  parts: ApiParts,
+  streams: OpenStreams,
+  c: Served,
+): Promise<Response> {
   try {
     const caller = identify(
       route.access,
@@ -54,6 +61,7 @@ async function answer(route: Route, parts: ApiParts, c: Served): Promise<Respons
     const body = route.body === undefined ? {} : await readJson(c.req.raw, route.body);
     const call: Call = {
       parts,
+      streams,
       ...caller,
       env: c.env,
       host: hostOf(c),

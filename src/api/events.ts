@@ -1,5 +1,7 @@
 /** Server-sent events: a stream that a slow or vanished reader cannot make grow. */
 
+import { refusal } from "./problem.ts";
+
 /** One event; `id` lets a reader tell what it has seen. */
 export interface Event {
   readonly event: string;
@@ -7,15 +9,36 @@ export interface Event {
   readonly data: unknown;
 }
 
+/** Streams of one API at once; each is asked for news twice a second. */
+const STREAMS_MAX = 100;
 const LOOK_MS = 500;
 /** A comment this often keeps the connection from looking idle. */
 const COMMENT_MS = 15_000;
 
-/** Asks `next` for news twice a second until the reader goes away; [] is no news. */
-export function eventStream(signal: AbortSignal, next: () => readonly Event[]): Response {
+/** The streams that are open now. */
+export type OpenStreams = Set<object>;
+
+/**
+ * Asks `next` for news twice a second until the reader goes away; [] is no news.
+ *
+ * @throws Failure `too_many_watchers` (503).
+ */
+export function eventStream(
+  open: OpenStreams,
+  signal: AbortSignal,
+  next: () => readonly Event[],
+): Response {
+  if (open.size >= STREAMS_MAX) {
+    const message = `${open.size} watchers are connected already`;
+    throw refusal(503, "too_many_watchers", message, "close one, or ask again and again instead");
+  }
   let timer: ReturnType<typeof setInterval> | undefined;
   const encoder = new TextEncoder();
-  const stop = () => clearInterval(timer);
+  const stop = () => {
+    clearInterval(timer);
+    open.delete(next);
+  };
+  open.add(next);
   const stream = new ReadableStream<Uint8Array>({
     start(controller) {
       let silentMs = 0;

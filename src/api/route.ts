@@ -8,6 +8,7 @@ import type { ServeEnv } from "../serve/serve.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { OpenStreams } from "./events.ts";
 
 /** What the API works on. */
 export interface ApiParts {
@@ -41,6 +42,7 @@ export type Access = "open" | "admin" | "join" | "peer";
 /** A checked request. */
 export interface Call {
   readonly parts: ApiParts;
+  readonly streams: OpenStreams;
   /** `token:<id>`, a SPIFFE ID, or "" where access is open. */
   readonly actor: string;
   /** The bearer token as sent; "" without one. */

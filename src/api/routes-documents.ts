@@ -101,7 +101,7 @@ function watch(call: Call): Response {
   const namespace = call.param("ns");
   const prefix = kind === "" ? "" : namespace === "" ? `${kind}/` : `${kind}/${namespace}/`;
   let seen: number | undefined;
-  return eventStream(call.signal, () => {
+  return eventStream(call.streams, call.signal, () => {
     const last = lastRevision(store);
     if (seen === undefined) {
       seen = last;

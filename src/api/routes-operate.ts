@@ -13,7 +13,7 @@ import { proxyAnswers, statusAnswer } from "./status.ts";
 function status(call: Call) {
   if (call.query("watch") !== "true") return statusAnswer(call.parts);
   let before = "";
-  return eventStream(call.signal, () => {
+  return eventStream(call.streams, call.signal, () => {
     const answer = statusAnswer(call.parts);
     // Ages change at every look and are no news.
     const text = JSON.stringify(answer, (key, value) => (key === "leaseAgeMs" ? 0 : value));

@@ -4,9 +4,9 @@
  */
 import type { Database } from "bun:sqlite";
 import { sql } from "drizzle-orm";
+import type { BunSQLiteDatabase } from "drizzle-orm/bun-sqlite";
 import { sha256 } from "./hash.ts";
 import { corrupted } from "./sqlite-error.ts";
-import type { Store } from "./store.ts";
 
 export function checkStructure(client: Database, path: string): void {
   const found = client.query("PRAGMA integrity_check(1)").get() as { integrity_check: string };
@@ -36,22 +36,22 @@ interface RevisionText {
   readonly changes: string;
 }
 
-export function checkContent(store: Store): void {
+export function checkContent(db: BunSQLiteDatabase, path: string): void {
   for (const table of ["resources", "documents"]) {
-    const rows = store.db.all<{ key: string; body: string; sha256: string }>(
+    const rows = db.all<{ key: string; body: string; sha256: string }>(
       sql`SELECT key, body, sha256 FROM ${sql.raw(table)}`,
     );
     for (const row of rows) {
       if (sha256(row.body) !== row.sha256) {
-        throw corrupted(store.path, new Error(`${table}: ${row.key} does not match its hash`));
+        throw corrupted(path, new Error(`${table}: ${row.key} does not match its hash`));
       }
     }
   }
   let before = "";
   const all = sql`SELECT number, hash, author, message, t, changes FROM revisions ORDER BY number`;
-  for (const row of store.db.all<RevisionText>(all)) {
+  for (const row of db.all<RevisionText>(all)) {
     if (revisionHash(before, row, row.changes) !== row.hash) {
-      throw corrupted(store.path, new Error(`revision ${row.number} does not match its hash`));
+      throw corrupted(path, new Error(`revision ${row.number} does not match its hash`));
     }
     before = row.hash;
   }

@@ -44,7 +44,7 @@ export function openStore(path: string): Store {
     if (fresh.schema_version > 0) checkStructure(client, path);
     migrate(client, path);
     const store = storeOver(client, path);
-    checkContent(store);
+    checkContent(store.db, path);
     return store;
   } catch (error) {
     client.close(false);
