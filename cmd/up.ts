@@ -24,7 +24,7 @@ import { usage } from "./grammar.ts";
 import { Child, type ChildEvents } from "./up/child.ts";
 import { forgetChildren, killLeftovers, noteChildren } from "./up/leftovers.ts";
 import { type Plan, type ProgramPlan, type ProxyPlan, planProcesses } from "./up/plan.ts";
-import { freePort, metricsOf, serviceDocuments, waitFor } from "./up/surroundings.ts";
+import { freePort, metricsOf, serviceDocuments, takeFolder, waitFor } from "./up/surroundings.ts";
 
 export interface UpOptions {
   readonly file: string;
@@ -54,6 +54,7 @@ export async function runUp(options: UpOptions, terminal: Terminal): Promise<num
     data: options.data,
     freePort,
   });
+  using _lock = takeFolder(options.data);
   const up = new Up(options, plan, terminal);
   const stopped = new Promise<string>((tell) => {
     let asked = 0;
@@ -62,8 +63,7 @@ export async function runUp(options: UpOptions, terminal: Terminal): Promise<num
       if (asked === 1) return tell("stopping");
       up.killAll();
     };
-    process.on("SIGINT", ask);
-    process.on("SIGTERM", ask);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, ask);
   });
   try {
     const outcome = await Promise.race([up.start(documents.resources), stopped]);
@@ -125,7 +125,6 @@ class Up {
 
   async start(resources: readonly Resource[]): Promise<undefined> {
     const startedAt = this.#terminal.now();
-    mkdirSync(this.#options.data, { recursive: true, mode: 0o700 });
     const left = killLeftovers(this.#options.data);
     if (left > 0) this.#say(`ended ${left} processes that an earlier run left behind`);
     const client = await this.#startControlplane();
@@ -242,10 +241,13 @@ class Up {
       const child = this.#proxies.get(proxy.name)!;
       const programs = this.#plan.programs.filter((program) => program.proxy === proxy.name);
       const watched = [child, ...programs.map((program) => this.#programs.get(program.name)!)];
-      return waitFor(proxy.name, PROXY_WAIT_MS, watched, async () => {
+      const ready = async () => {
         const answer = await fetch(`http://${metricsOf(proxy)}/readyz`);
         if (!answer.ok) throw new Error((await answer.text()).trim().split("\n")[0]);
-      });
+      };
+      return waitFor(proxy.name, PROXY_WAIT_MS, watched, ready, (why) =>
+        this.#say(`still waiting for ${proxy.name}: ${why}`),
+      );
     });
     await Promise.all(waits);
   }

@@ -1,13 +1,43 @@
 /** What `up` asks of its surroundings: free ports, readiness, documents nobody wrote. */
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import type { ProcessResource, Resource, ServiceResource } from "../../src/config/resource.ts";
 import { Failure } from "../../src/error.ts";
+import { lockFolder } from "../../src/store/lock.ts";
 import { text } from "../cli/json.ts";
 import { readAppPorts } from "../grammar.ts";
 import type { Child } from "./child.ts";
 import type { ProxyPlan } from "./plan.ts";
+
+/**
+ * Creates the folder and keeps a second `up` off it until it is disposed: it would end the first one's children.
+ *
+ * @throws Failure when another runs there, or it cannot be written.
+ */
+export function takeFolder(folder: string): Disposable {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "failed";
+    throw new Failure(
+      "data_unwritable",
+      `cannot create the data folder ${folder} (${code})`,
+      "choose another with --data DIR",
+    );
+  }
+  try {
+    const lock = lockFolder(folder);
+    return { [Symbol.dispose]: () => lock.release() };
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== "data_in_use") throw error;
+    throw new Failure(
+      "data_in_use",
+      `another weft up already runs from ${folder}`,
+      "stop it, or give this one its own --data DIR and --port-base N",
+    );
+  }
+}
 
 /** A loopback port nobody listens on right now. */
 export function freePort(): number {
@@ -33,9 +63,11 @@ export function metricsOf(proxy: ProxyPlan): string {
 }
 
 const POLL_MS = 50;
+/** After this long a person wants to know what is missing. */
+const SLOW_MS = 3_000;
 
 /**
- * Repeats `attempt` until it succeeds.
+ * Repeats `attempt` until it succeeds. `slow` hears once why it takes long.
  *
  * @throws Failure when a watched child ends first, or the time is up.
  */
@@ -44,14 +76,17 @@ export async function waitFor<T>(
   timeoutMs: number,
   watched: Child | readonly Child[],
   attempt: () => Promise<T>,
+  slow: (why: string) => void = () => {},
 ): Promise<T> {
+  let told = false;
+  const startedAt = performance.now();
   let ended: string | undefined;
   for (const child of Array.isArray(watched) ? watched : [watched]) {
     void child.early.then((how: string) => {
       ended = `${child.name}: ${how}`;
     });
   }
-  const deadline = performance.now() + timeoutMs;
+  const deadline = startedAt + timeoutMs;
   let last: unknown;
   while (performance.now() < deadline && ended === undefined) {
     try {
@@ -60,6 +95,10 @@ export async function waitFor<T>(
       last = error;
     }
     await Bun.sleep(POLL_MS);
+    if (!told && performance.now() - startedAt > SLOW_MS) {
+      told = true;
+      slow(last instanceof Error ? last.message : String(last));
+    }
   }
   if (ended !== undefined) {
     throw new Failure("child_ended", `${ended} before it was ready`, "its log above says why");
