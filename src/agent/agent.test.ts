@@ -17,9 +17,12 @@ import { type Listener, listenTls } from "../net/listen.ts";
 import { tlsContext } from "../net/tls.ts";
 import { Registry } from "../registry/registry.ts";
 import { type ServeEnv, serveApp } from "../serve/serve.ts";
+import type { OutDocument } from "../snapshot/document.ts";
 import { configKeysOf, signMessage } from "../snapshot/envelope.ts";
+import { listResources } from "../store/revisions.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { putToken } from "../store/tokens.ts";
+import { forgetWorkloads } from "../store/workloads.ts";
 import { createLogger } from "../telemetry/log.ts";
 import { Agent, type AgentOptions } from "./agent.ts";
 import { loadSet } from "./disk-set.ts";
@@ -66,17 +69,7 @@ beforeEach(async () => {
     now: Date.now,
     log,
   });
-  registry = new Registry({
-    store,
-    bus: control,
-    ensureService: () => {},
-    publish: async () => {},
-    now: Date.now,
-    clock: () => performance.now(),
-    hostAddresses: () => [],
-    log,
-  });
-  registry.start();
+  registry = openRegistry();
   makeIssuer(3_600_000);
   await openApi();
 });
@@ -89,6 +82,21 @@ afterEach(async () => {
   store.close();
   rmSync(folder, { recursive: true, force: true });
 });
+
+function openRegistry(): Registry {
+  const opened = new Registry({
+    store,
+    bus: control,
+    ensureService: () => {},
+    publish: async () => {},
+    now: Date.now,
+    clock: () => performance.now(),
+    hostAddresses: () => [],
+    log,
+  });
+  opened.start();
+  return opened;
+}
 
 function makeIssuer(svidTtlMs: number): void {
   const natsUrl = nats.server.url;
@@ -226,6 +234,50 @@ test("a service that was not declared is granted on first use", async () => {
   expect(agent.documents.value?.documents.has("eps.default.orders.0")).toBe(true);
   expect(await agent.access({ namespace: "default", service: "nothing" })).toBe(false);
 });
+
+test("a route to a service nobody declared takes effect with its documents, not before", async () => {
+  await publish("cart", "web", "orders");
+  const agent = await started();
+  const torn: number[] = [];
+  agent.documents.subscribe((set) => {
+    const out = set?.documents.get("out.default.cart") as OutDocument;
+    const routed = out.ports[0]?.routes !== undefined;
+    if (routed && !set?.documents.has("out.default.orders")) torn.push(set?.rev ?? 0);
+  });
+  const route = {
+    apiVersion: "gateway.networking.k8s.io/v1",
+    kind: "HTTPRoute",
+    metadata: { name: "cart", namespace: "default" },
+    spec: {
+      parentRefs: [{ kind: "Service", group: "", name: "cart" }],
+      rules: [{ backendRefs: [{ name: "orders", port: 80 }] }],
+    },
+  };
+  const state = { store, trustDomain: "weft.local", now: Date.now, committed: () => {} };
+  apply(state, [{ name: "test", text: JSON.stringify(route) }], { author: "test" });
+  const facts = { trustDomain: "weft.local", bundle: authority.bundle, configKeys };
+  const resources = listResources(store).map(({ resource }) => resource);
+  const rev = publisher.publish(compileDocuments(resources, [], facts));
+  const ms = await until("the route", () => agent.documents.value?.rev === rev);
+  expect(ms).toBeLessThan(2_000);
+  expect(agent.documents.value?.documents.has("eps.default.orders.0")).toBe(true);
+  expect(torn).toEqual([]);
+});
+
+test("a control plane that forgot the instance is joined again with the token", async () => {
+  await publish("cart", "web");
+  const agent = await started();
+  const instance = agent.membership?.instance ?? "";
+  agent.register(facts);
+  await until("registered", () => agent.registered);
+  forgetWorkloads(store, [instance]);
+  registry.close();
+  registry = openRegistry();
+  await until("back", () => registry.workloads().length === 1, 10_000);
+  expect(agent.membership?.instance).not.toBe(instance);
+  await publish("cart", "web", "later");
+  await until("heard", () => agent.documents.value?.rev === publisher.position.rev);
+}, 20_000);
 
 test("certificates renew at half of their life, again and again, and the link stays", async () => {
   makeIssuer(3_000);

@@ -57,8 +57,14 @@ const RETRY_LAST_MS = 10_000;
 /** How long a refused or failed request for access is not repeated. */
 const ACCESS_PAUSE_MS = 1_000;
 const ACCESS_WAIT_MS = 2_000;
+/** An application may name anything: requests and refusals that are remembered are bounded. */
+const ASKING_MAX = 32;
+const REFUSED_MAX = 1_000;
 /** How long a set waits for the documents of backends that its routes name. */
 const BACKENDS_WAIT_MS = 3_000;
+
+/** Answers that mean: renewing will never work. */
+const FORGOTTEN: ReadonlySet<string> = new Set(["instance_unknown", "identity_mismatch"]);
 
 export class Agent {
   readonly svid: Cell<SvidMaterial | undefined>;
@@ -173,10 +179,11 @@ export class Agent {
   access(service: ServiceName): Promise<boolean> {
     const name = `${service.namespace}.${service.service}`;
     if (this.documents.value?.documents.has(`out.${name}`) === true) return Promise.resolve(true);
-    const refusedAt = this.#refusedAt.get(name) ?? Number.NEGATIVE_INFINITY;
-    if (this.#options.now() - refusedAt < ACCESS_PAUSE_MS) return Promise.resolve(false);
     const running = this.#asking.get(name);
     if (running !== undefined) return running;
+    const refusedAt = this.#refusedAt.get(name) ?? Number.NEGATIVE_INFINITY;
+    const paused = this.#options.now() - refusedAt < ACCESS_PAUSE_MS;
+    if (paused || this.#asking.size >= ASKING_MAX) return Promise.resolve(false);
     const asking = this.#accessQueue
       .then(() => this.#ask(service))
       .catch((error: unknown) => {
@@ -185,7 +192,9 @@ export class Agent {
       })
       .then((granted) => {
         this.#asking.delete(name);
-        if (!granted) this.#refusedAt.set(name, this.#options.now());
+        if (this.#refusedAt.size >= REFUSED_MAX) this.#refusedAt.clear();
+        if (granted) this.#refusedAt.delete(name);
+        else this.#refusedAt.set(name, this.#options.now());
         return granted;
       });
     this.#asking.set(name, asking);
@@ -419,10 +428,30 @@ export class Agent {
       this.#scheduleRenewal();
       await this.#link?.adopt(answer.keys);
     } catch (error) {
+      if (await this.#rejoined(error)) return;
       const remaining = svid.notAfter - this.#options.now();
       const wait = Math.min(Math.max(remaining / 10, RETRY_FIRST_MS), RETRY_LAST_MS);
       this.#options.log.warn("the certificate was not renewed", { error, remainingMs: remaining });
       this.#scheduleRenewal(wait);
+    }
+  }
+
+  /** A control plane that does not know this instance (any more) may still take the token. */
+  async #rejoined(error: unknown): Promise<boolean> {
+    const forgotten = error instanceof Failure && FORGOTTEN.has(error.code);
+    if (!forgotten || this.#options.token === undefined) return false;
+    this.#options.log.warn("the control plane does not know this instance; joining again", {
+      error,
+    });
+    try {
+      const old = this.#link;
+      await this.#joinOnce();
+      await old?.close();
+      this.#presence.again();
+      return true;
+    } catch (cause) {
+      this.#options.log.error("joining again failed", { error: cause });
+      return false;
     }
   }
 }

@@ -18,11 +18,13 @@ export interface PresenceFacts {
 
 const RENEW_MS = 4_000;
 const RETRY_MS = 500;
+/** A refusal does not go away by itself. */
+const REFUSED_MS = 2_000;
 
 export class Presence {
   readonly #log: Logger;
   readonly #link: () => Link | undefined;
-  /** Makes the control plane see where this workload connects from. */
+  /** Makes the control plane see this workload, and where it connects from. */
   readonly #showSource: () => Promise<void>;
   #facts: PresenceFacts | undefined;
   #registered = false;
@@ -50,6 +52,12 @@ export class Presence {
 
   register(facts: PresenceFacts): void {
     this.#facts = facts;
+    this.#registered = false;
+    this.wake();
+  }
+
+  /** Registers anew, under another instance. */
+  again(): void {
     this.#registered = false;
     this.wake();
   }
@@ -127,7 +135,8 @@ export class Presence {
       this.#log.error(`the registry refused: ${answer.message}`, { code: answer.code });
     }
     this.#lastRefusal = answer.code;
-    if (answer.code === "address_unknown") await this.#showSource();
-    return RETRY_MS;
+    if (answer.code !== "address_unknown" && answer.code !== "not_joined") return REFUSED_MS;
+    await this.#showSource();
+    return answer.code === "not_joined" ? REFUSED_MS : RETRY_MS;
   }
 }

@@ -210,8 +210,11 @@ export class Publisher {
         delay = RETRY_FIRST_MS;
       } catch (error) {
         if (error instanceof Failure) {
+          // Compared again and again; told once.
+          if (this.#problem?.message !== error.message) {
+            this.#options.log.error(error.message, { fix: error.fix });
+          }
           this.#problem = error;
-          this.#options.log.error(error.message, { fix: error.fix });
           break;
         }
         this.#options.log.debug("publishing failed; trying again", { error });
