@@ -4,7 +4,7 @@ import { callbackErrors } from "../net/boundary.ts";
 import type { Listener } from "../net/listen.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import { Golden } from "../telemetry/golden.ts";
-import { labelText, type Metrics } from "../telemetry/metrics.ts";
+import { labelText, type Metrics, type Sample } from "../telemetry/metrics.ts";
 import { Inbound } from "./inbound.ts";
 import { listenOutbound, listenUpstream, OutboundSide } from "./outbound.ts";
 import { OutsideHosts } from "./outside.ts";
@@ -69,6 +69,12 @@ export class DataPlane {
           labels: labelText(["site"], [site]),
           value,
         })),
+    );
+    o.metrics.observe(
+      "weft_connections_active",
+      "Callers' connections that are open.",
+      "gauge",
+      () => this.#connectionsActive(),
     );
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
@@ -144,6 +150,15 @@ export class DataPlane {
     for (const listener of [...this.#meshListeners, ...this.#localListeners]) listener.closeAll();
     for (const local of this.#workloads) local.stop();
     this.#state.accessLog?.flush();
+  }
+
+  #connectionsActive(): Iterable<Sample> {
+    const counts = new Map<string, number>();
+    for (const { direction, workload } of this.#state.open) {
+      const labels = labelText(["direction", "workload"], [direction, workload]);
+      counts.set(labels, (counts.get(labels) ?? 0) + 1);
+    }
+    return [...counts].map(([labels, value]) => ({ suffix: "", labels, value }));
   }
 
   #tick(): void {

@@ -107,6 +107,14 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     side.state.open.add(this);
   }
 
+  get direction(): "inbound" | "outbound" {
+    return this.#side.direction;
+  }
+
+  get workload(): string {
+    return this.#side.workload;
+  }
+
   get head(): RequestHead {
     return this.#head!;
   }

@@ -157,6 +157,8 @@ function beginOutside(
 function connectTunnel(exchange: Exchange, side: Outbound, destination: Destination): void {
   tunnelToService(exchange.downstream, destination, {
     state: side.state,
+    direction: "outbound",
+    workload: side.local.name,
     opened: () => exchange.granted(),
     failed: (reason, message) => {
       if (exchange.deciding) exchange.answer(reason, message);

@@ -158,6 +158,8 @@ export class Inbound {
     const { endpoint, connectTimeoutMs } = port.forward;
     return tunnelToApp(c, endpoint!, connectTimeoutMs, side.tcpMeter, {
       state: this.#state,
+      direction: "inbound",
+      workload: side.workload,
       opened: () => undefined,
       // A reset before any byte tells the caller's proxy that the application saw nothing.
       failed: () => c.destroy(),

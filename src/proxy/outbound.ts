@@ -74,6 +74,8 @@ function acceptUpstream(
     side.state.golden.connections.slot("outbound", side.workload).value++;
     return tunnelToService(c, side.local.upstreams.destination(found.port.target), {
       state: side.state,
+      direction: "outbound",
+      workload: side.workload,
       opened: () => undefined,
       failed: () => c.destroy(),
     });

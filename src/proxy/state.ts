@@ -15,6 +15,9 @@ export interface ProxyState {
 }
 
 export interface Ticking {
+  readonly direction: "inbound" | "outbound";
+  /** `<namespace>/<service>` of the local workload. */
+  readonly workload: string;
   /** Called once a second. */
   tick(): void;
   /** Nothing is under way. */

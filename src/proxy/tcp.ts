@@ -13,6 +13,8 @@ export const TCP_ALPN = "weft-tcp";
 /** What becomes of a tunnel that cannot be opened. */
 export interface TunnelOptions {
   readonly state: ProxyState;
+  readonly direction: "inbound" | "outbound";
+  readonly workload: string;
   /** Called when the endpoint is there, before bytes flow; returns bytes that go to it first. */
   opened(): Uint8Array | undefined;
   /** Nothing could be reached. */
@@ -155,6 +157,14 @@ class Tunnel implements ConnectionHandler, Ticking {
 
   close(): void {
     this.#finish("");
+  }
+
+  get direction(): "inbound" | "outbound" {
+    return this.#options.direction;
+  }
+
+  get workload(): string {
+    return this.#options.workload;
   }
 
   tick(): void {}

@@ -3,6 +3,7 @@
  * a node has many; nothing here is shared between them.
  */
 import type { Svid } from "../identity/svid.ts";
+import { countCallbackError } from "../net/boundary.ts";
 import { type TlsContext, tlsContext } from "../net/tls.ts";
 import { Authorities } from "../snapshot/authority.ts";
 import type { Protocol } from "../snapshot/document.ts";
@@ -122,8 +123,13 @@ export class LocalWorkload {
     const { bundle } = snapshot.mesh;
     const of = `${svid.chainPem}\n${bundle.join("\n")}`;
     if (of === this.#contextOf) return;
-    this.#context = tlsContext({ cert: svid.chainPem, key: svid.keyPem, ca: bundle });
     this.#contextOf = of;
+    try {
+      this.#context = tlsContext({ cert: svid.chainPem, key: svid.keyPem, ca: bundle });
+    } catch (error) {
+      // The certificate in use stays in use: it is better than none.
+      countCallbackError("tls_context", error);
+    }
   }
 
   /**

@@ -71,6 +71,7 @@ export class RequestMeter {
   *durations(): Iterable<Sample> {
     const labels = this.#labels;
     let count = 0;
+    if (this.#sum === 0) return;
     for (let i = 0; i < this.#buckets.length; i++) {
       count += this.#buckets[i]!;
       const le = i < BOUNDS.length ? BOUNDS[i] : "+Inf";
@@ -98,7 +99,6 @@ export class Golden {
   readonly #tcpBytes: Counters;
   readonly #meters = new Map<string, RequestMeter>();
   readonly connections: Counters;
-  readonly connectionsActive: Counters;
   readonly handshakesRefused: Counters;
   readonly retries: Counters;
 
@@ -129,16 +129,10 @@ export class Golden {
       "Bytes of opaque TCP; received come from the caller, sent go to it.",
       [...EDGE, "way"],
     );
-    const local = ["direction", "workload"];
     this.connections = metrics.counters(
       "weft_connections_total",
       "Connections accepted from callers.",
-      local,
-    );
-    this.connectionsActive = metrics.gauges(
-      "weft_connections_active",
-      "Connections of callers that are open.",
-      local,
+      ["direction", "workload"],
     );
     this.handshakesRefused = metrics.counters(
       "weft_handshakes_refused_total",
