@@ -3,7 +3,14 @@
  * documented exit code, and leaves nothing half done.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type Result, run, spawn, TestMesh, takePorts, WEFT } from "../harness/mesh.ts";
@@ -235,13 +242,11 @@ test("a corrupt database is refused with the way back", async () => {
   try {
     await broken.apply(service("cart", 8080));
     await broken.killControlplane();
-    const db = Bun.spawnSync(["find", broken.data, "-maxdepth", "1", "-name", "*.db"])
-      .stdout.toString()
-      .split("\n")
-      .find((path) => !/lock/.test(path)) as string;
-    const bytes = readFileSync(db);
-    bytes.fill(0x5a, 100, Math.min(bytes.length, 40_000));
-    writeFileSync(db, bytes);
+    for (const name of readdirSync(broken.data).filter((name) => /\.db(-wal)?$/.test(name))) {
+      const bytes = readFileSync(join(broken.data, name));
+      bytes.fill(0x5a, 100);
+      writeFileSync(join(broken.data, name), bytes);
+    }
     const result = await run([
       ...[WEFT, "--mode=controlplane", `--data=${broken.data}`, `--port-base=${takePorts(240)}`],
     ]);
