@@ -4,6 +4,7 @@
  * Root and intermediate, keys and certificates, live in one file that is replaced as a whole, so
  * no crash leaves half an authority. `ca/root.pem` is a copy for clients.
  */
+import "reflect-metadata";
 import "./reflect.ts";
 import { createPrivateKey, randomBytes, X509Certificate } from "node:crypto";
 import { join } from "node:path";
