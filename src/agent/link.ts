@@ -174,7 +174,9 @@ export class Link {
     if (this.#assembler.headTime <= this.#headTime) return;
     this.#headTime = this.#assembler.headTime;
     this.#headSeenAt = this.#options.now();
-    this.#sendAck();
+    // Said again at each sign of life, for a control plane that started anew; but never while a
+    // newer set is on its way, whose acknowledgement would have to wait behind this one.
+    if (!this.#assembler.behind) this.#sendAck();
   }
 
   #resume(): void {

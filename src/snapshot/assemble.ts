@@ -128,6 +128,11 @@ export class Assembler {
     this.#tried.clear();
   }
 
+  /** Whether a head newer than the set waits to be committed. */
+  get behind(): boolean {
+    return this.#pending !== undefined;
+  }
+
   /** Whether `take` would give something. */
   get wants(): boolean {
     return this.#queue.size > 0 && !this.#reading.has("head");
