@@ -16,11 +16,11 @@ import type { H1Error } from "../http/h1/malformed.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { CompiledEdit } from "../route/headers.ts";
-import type { CompiledBackend, CompiledRule } from "../snapshot/snapshot.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
-import type { Destination, Waiter } from "../upstream/destination.ts";
+import type { Waiter } from "../upstream/destination.ts";
 import type { ConnectUser, Endpoint } from "../upstream/endpoint.ts";
 import type { ClientUser, HttpClient } from "../upstream/http-client.ts";
+import { type Forward, logRequest } from "./forward.ts";
 import { requestHeadFor, responseHeadFor, switchingHeadFor } from "./heads.ts";
 import { type Relay, relay } from "./relay.ts";
 import { type FailureKind, isIdempotent, mayRetry, ReplayBuffer, retryDelayMs } from "./retry.ts";
@@ -36,20 +36,6 @@ type Phase =
   | "retrying"
   | "tunnel"
   | "closed";
-
-/** Where a request goes. */
-export interface Forward {
-  /** Undefined: the application behind this proxy. */
-  readonly destination: Destination | undefined;
-  /** Set where there is nothing to choose. */
-  readonly endpoint: Endpoint | undefined;
-  readonly rule: CompiledRule | undefined;
-  readonly backend: CompiledBackend | undefined;
-  /** Trimmed prefix the route matched. */
-  readonly prefix: string;
-  readonly connectTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-}
 
 /** Received and not yet sent on: beyond this the caller is paused. */
 const HOLD_BYTES_MAX = 64 * 1024;
@@ -131,7 +117,8 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   // ---- the caller's side -------------------------------------------------------------------
 
   data(_c: Connection, chunk: Uint8Array): void {
-    this.#ticks = 0;
+    // Only the first byte of a head starts its clock: dripping more does not buy time.
+    if (this.decoder.buffered === 0) this.#ticks = 0;
     this.decoder.push(chunk);
     this.#pump();
     if (this.decoder.buffered > HOLD_BYTES_MAX && this.#phase !== "closed") this.downstream.pause();
@@ -731,30 +718,17 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     meter.record(status, reason, durationMs);
     if (this.#received > 0) meter.received.value += this.#received;
     if (this.#sent > 0) meter.sent.value += this.#sent;
-    if (state.accessLog !== undefined) this.#log(status, reason, durationMs);
-  }
-
-  #log(status: number, reason: string, durationMs: number): void {
-    const head = this.#head;
-    const target = this.#to?.destination?.target;
-    this.#side.state.accessLog?.record({
-      direction: this.#side.direction,
-      workload: this.#side.workload,
-      source: this.#side.source,
-      peer: target === undefined ? "" : `${target.namespace}/${target.service}`,
-      method: head?.method ?? "",
-      authority: head?.authority ?? "",
-      path: head?.target ?? "",
+    if (state.accessLog === undefined) return;
+    logRequest(state.accessLog, this.#side, {
+      head: this.#head,
+      to: this.#to,
+      endpoint: this.#endpoint,
+      attempts: this.#attempts,
+      received: this.#received,
+      sent: this.#sent,
       status,
       reason,
-      durationMs: Math.round(durationMs * 1000) / 1000,
-      endpoint: this.#endpoint?.name ?? "",
-      attempts: this.#attempts,
-      bytesReceived: this.#received,
-      bytesSent: this.#sent,
-      requestId: head?.requestId ?? "",
-      trace: head?.traceparent ?? "",
-      route: this.#to?.rule?.name ?? "",
+      durationMs,
     });
   }
 

@@ -7,7 +7,8 @@ import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listenTls } from "../net/listen.ts";
 import type { TlsContext } from "../net/tls.ts";
 import type { Edge, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
-import { Exchange, type Forward } from "./exchange.ts";
+import { Exchange } from "./exchange.ts";
+import type { Forward } from "./forward.ts";
 import { beginInbound } from "./http.ts";
 import type { Side } from "./side.ts";
 import type { ProxyState } from "./state.ts";
@@ -90,14 +91,6 @@ export class Inbound {
       ports.set(servicePort, { local, servicePort, forward });
     }
     this.#ports.set(local, ports);
-  }
-
-  remove(local: LocalWorkload): void {
-    const left = (this.#locals.get(local.name) ?? []).filter((known) => known !== local);
-    if (left.length === 0) this.#locals.delete(local.name);
-    else this.#locals.set(local.name, left);
-    this.#ports.delete(local);
-    this.#sides.clear();
   }
 
   /** @throws Error with `code` EADDRINUSE. */
