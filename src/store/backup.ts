@@ -33,7 +33,12 @@ const SECRETS = ["keys", "ca", "admin.token"] as const;
  */
 export function writeBackup(store: Store, target: string, secretsOf?: string): void {
   try {
+    // Also claims the name: only what was made here may be removed below.
     writeFileSync(target, "", { mode: 0o600, flag: "wx" });
+  } catch (error) {
+    throw storeFailure(error, target);
+  }
+  try {
     store.copyTo(target);
     const copy = new Database(target, { strict: true });
     try {
@@ -84,9 +89,10 @@ export interface Restored {
  * documents that are older than those they have.
  *
  * @throws Failure `data_in_use` while a control plane runs there, `store_exists` when there is a
- *   store already, `backup_invalid`.
+ *   store already, `backup_unreadable`, `backup_invalid`.
  */
 export function restoreBackup(file: string, folder: string): Restored {
+  const bytes = readBackup(file);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -105,16 +111,27 @@ export function restoreBackup(file: string, folder: string): Restored {
     }
     // A log left by a deleted store would be replayed into the restored one.
     for (const suffix of ["-wal", "-shm"]) rmSync(target + suffix, { force: true });
-    return place(file, folder, target);
+    return place(file, bytes, folder, target);
   } finally {
     lock.release();
   }
 }
 
-function place(file: string, folder: string, target: string): Restored {
+function readBackup(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : "unreadable";
+    throw new Failure("backup_unreadable", `cannot read ${file} (${code})`, "check the path", {
+      cause,
+    });
+  }
+}
+
+function place(file: string, bytes: Uint8Array, folder: string, target: string): Restored {
   const fresh = `${target}.new`;
   try {
-    writeFileSync(fresh, readFileSync(file), { mode: 0o600 });
+    writeFileSync(fresh, bytes, { mode: 0o600 });
     const files = takeFiles(fresh, file);
     const store = openStore(fresh);
     putSetting(store, "restored", 1);
