@@ -1,12 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { createPrivateKey, sign } from "node:crypto";
+import golden from "../../test/fixtures/contracts/config-message.json" with { type: "json" };
 import { createConfigKey } from "../identity/config-key.ts";
 import {
   compareVersions,
   configKeysOf,
   MESSAGE_BYTES_MAX,
   openMessage,
-  sha256Hex,
   signMessage,
 } from "./envelope.ts";
 
@@ -41,17 +41,19 @@ test("layout: signature, header line, body", () => {
   );
 });
 
-test("golden: a fixed key signs to fixed bytes", () => {
-  const der = Buffer.concat([
-    Buffer.from("302e020100300506032b657004220420", "hex"),
-    Buffer.alloc(32, 7),
-  ]);
-  const privateKey = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
-  const message = signMessage({ kid: "0011223344556677", privateKey }, header, body);
-  expect(sha256Hex(message)).toBe(
-    "6ac35a19943773fe990356ed36fc2cc182ad8e260e54b615f059ddd609a3a9f8",
-  );
-});
+for (const { header, body: text, base64 } of golden.messages) {
+  test(`golden: a fixed key signs this ${header.op} to fixed bytes, and they open`, () => {
+    const prefix = Buffer.from("302e020100300506032b657004220420", "hex");
+    const der = Buffer.concat([prefix, Buffer.from(golden.privateSeed, "hex")]);
+    const privateKey = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+    const { kid, publicKey } = golden;
+    const op = header.op === "del" ? "del" : "put";
+    const message = signMessage({ kid, privateKey }, { ...header, op }, Buffer.from(text));
+    expect(Buffer.from(message).toString("base64")).toBe(base64);
+    const known = configKeysOf([{ kid, key: publicKey }]);
+    expect(openMessage(Buffer.from(base64, "base64"), header.key, known).kind).toBe("opened");
+  });
+}
 
 test("a good message opens to its document", () => {
   const opened = openMessage(good, "out.default.cart", keys);
