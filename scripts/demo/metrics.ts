@@ -12,7 +12,7 @@ export interface Edge {
   readonly protocol: "http" | "tcp";
   requests: number;
   failed: number;
-  /** Requests or connections that rode mutual TLS. */
+  /** Requests, or bytes of opaque TCP, that rode mutual TLS. */
   encrypted: number;
   bytes: number;
   readonly subsets: Map<string, number>;
@@ -58,7 +58,8 @@ function addTo<K>(map: Map<K, number>, key: K, value: number): void {
 export function edgesOf(samples: readonly Sample[]): Map<string, Edge> {
   const edges = new Map<string, Edge>();
   for (const sample of samples) {
-    if (sample.labels["direction"] !== "outbound") continue;
+    // Answers of a proxy that found no destination are not an edge.
+    if (sample.labels["direction"] !== "outbound" || sample.labels["peer"] === "") continue;
     if (sample.name === "weft_requests_total") {
       const edge = edgeOf(edges, sample, "http");
       edge.requests += sample.value;
@@ -72,12 +73,18 @@ export function edgesOf(samples: readonly Sample[]): Map<string, Edge> {
       const edge = edgeOf(edges, sample, "tcp");
       edge.requests += sample.value;
       if ((sample.labels["reason"] ?? "") !== "") edge.failed += sample.value;
-      if (sample.labels["tls"] === "mtls") edge.encrypted += sample.value;
     } else if (sample.name === "weft_tcp_bytes_total") {
-      edgeOf(edges, sample, "tcp").bytes += sample.value;
+      const edge = edgeOf(edges, sample, "tcp");
+      edge.bytes += sample.value;
+      if (sample.labels["tls"] === "mtls") edge.encrypted += sample.value;
     }
   }
   return edges;
+}
+
+/** How much went over the edge, in the unit that `encrypted` counts. */
+export function amountOf(edge: Edge): number {
+  return edge.protocol === "http" ? edge.requests : edge.bytes;
 }
 
 /** What happened between two readings. */

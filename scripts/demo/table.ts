@@ -1,5 +1,5 @@
 /** The live table: one line per edge, drawn in place where the terminal allows it. */
-import { difference, type Edge, quantile } from "./metrics.ts";
+import { amountOf, difference, type Edge, quantile } from "./metrics.ts";
 
 const COLUMNS = ["FROM", "TO", "SUCCESS", "RATE", "P50", "P99", "SPLIT", ""] as const;
 
@@ -26,12 +26,13 @@ function row(edge: Edge, seconds: number): string[] {
     edge.protocol === "http"
       ? `${(edge.requests / seconds).toFixed(0)} rps`
       : `${(edge.bytes / seconds / 1024).toFixed(1)} KB/s`;
-  const locked = edge.requests > 0 ? edge.encrypted === edge.requests : edge.bytes > 0;
+  const amount = amountOf(edge);
+  const lock = edge.encrypted === amount ? "🔒" : "⚠ open";
   const name = [short(edge.source), short(edge.destination)];
   return [
     ...name,
     ...[success, rate, ms(quantile(edge, 0.5)), ms(quantile(edge, 0.99)), splitOf(edge)],
-    locked ? "🔒" : edge.requests === 0 ? "" : "⚠ open",
+    amount === 0 ? "" : lock,
   ];
 }
 
