@@ -11,7 +11,7 @@
  */
 import { REASONS, type Reason } from "../error.ts";
 import { RequestDecoder } from "../http/h1/decode.ts";
-import { CLOSE_FIELD, CRLF, chunkPrefix, lastChunk, synthesize } from "../http/h1/encode.ts";
+import { CLOSE_FIELD, synthesize } from "../http/h1/encode.ts";
 import type { H1Error } from "../http/h1/malformed.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
@@ -20,10 +20,12 @@ import type { RequestMeter } from "../telemetry/golden.ts";
 import type { Waiter } from "../upstream/destination.ts";
 import type { ConnectUser, Endpoint } from "../upstream/endpoint.ts";
 import type { ClientUser, HttpClient } from "../upstream/http-client.ts";
+import { Allowance } from "./allowance.ts";
 import { type Forward, logRequest } from "./forward.ts";
 import { requestHeadFor, responseHeadFor, switchingHeadFor } from "./heads.ts";
+import { MessageWriter } from "./message-writer.ts";
 import { type Relay, relay } from "./relay.ts";
-import { type FailureKind, isIdempotent, mayRetry, ReplayBuffer, retryDelayMs } from "./retry.ts";
+import { type FailureKind, ReplayBuffer, retryDelayMs } from "./retry.ts";
 import type { Side } from "./side.ts";
 import type { Ticking } from "./state.ts";
 
@@ -59,7 +61,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   #attempts = 0;
   #requestEnded = false;
   #closeAfter = false;
-  #headUp = "";
+  readonly #up = new MessageWriter();
   #received = 0;
   readonly #replay = new ReplayBuffer();
 
@@ -70,15 +72,12 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   #tried: Endpoint[] | undefined;
   #client: HttpClient | undefined;
   #clientEnded = false;
-  #holdsTurn = false;
-  #holdsBudget = false;
-  #staleRetried = false;
+  readonly #allowance = new Allowance();
   #upBlocked = false;
 
   /** The answer. */
   #answerHead: ResponseHead | undefined;
-  #headDown = "";
-  #chunkedDown = false;
+  readonly #down = new MessageWriter();
   #downBlocked = false;
   #sent = 0;
 
@@ -146,7 +145,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     const tunnel = this.#phase === "tunnel";
     if (under && !tunnel) {
       this.#dropAttempt();
-      this.#release();
+      this.#allowance.release(this);
       this.#record(CALLER_GONE, "");
     }
     this.#phase = "closed";
@@ -211,12 +210,11 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     this.#startedAt = this.#side.state.now();
     this.#attempts = 0;
     this.#requestEnded = false;
-    this.#staleRetried = false;
     this.#closeAfter = head === undefined || !head.keepAlive || this.#side.state.draining;
     this.#received = 0;
     this.#sent = 0;
     this.#answerHead = undefined;
-    this.#headDown = "";
+    this.#down.clear();
     this.#replay.clear();
     this.#to = undefined;
     this.#tried = undefined;
@@ -232,12 +230,12 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     if (timeoutMs > 0) {
       this.#requestTimer = setTimeout(() => this.#timedOut("request", timeoutMs), timeoutMs);
     }
-    this.#headUp = requestHeadFor(this.head, to, this.#side.state.random);
+    this.#up.begin(requestHeadFor(this.head, to, this.#side.state.random), this.head.chunked);
     if (to.destination === undefined) {
       this.#attempt();
       return;
     }
-    const entry = to.destination.enter(this);
+    const entry = this.#allowance.enter(to.destination, this);
     if (entry === "full") {
       this.answer("overflow", "too many requests are waiting for this service");
       return;
@@ -246,12 +244,11 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
       this.#phase = "queued";
       return;
     }
-    this.#holdsTurn = true;
     this.#attempt();
   }
 
   onTurn(): void {
-    this.#holdsTurn = true;
+    this.#allowance.arrived();
     this.#attempt();
     this.#pump();
   }
@@ -339,7 +336,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
         return false;
       }
     }
-    if (body !== undefined || this.#headUp !== "") this.#sendUp(body, false);
+    if (body !== undefined || this.#up.pending) this.#sendUp(body, false);
     return false;
   }
 
@@ -351,17 +348,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   }
 
   #sendUp(body: Uint8Array | undefined, last: boolean): void {
-    let before = this.#headUp;
-    let after = "";
-    this.#headUp = "";
-    if (this.head.chunked) {
-      if (body !== undefined) {
-        before += chunkPrefix(body.length);
-        after = CRLF;
-      }
-      if (last) after += lastChunk(this.decoder.trailers);
-    } else if (body === undefined && before === "") return;
-    if (this.#client!.connection.writeFramed(before, body, after)) return;
+    if (this.#up.send(this.#client!.connection, body, last, this.decoder.trailers)) return;
     this.#upBlocked = true;
     this.downstream.pause();
   }
@@ -400,7 +387,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
         return;
       }
     }
-    if (body !== undefined || this.#headDown !== "") this.#sendDown(body, false, "");
+    if (body !== undefined || this.#down.pending) this.#sendDown(body, false, "");
   }
 
   /** False: this answer is not passed on. */
@@ -421,13 +408,11 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     }
     if (this.#side.state.draining || this.head.upgrade !== undefined) this.#closeAfter = true;
     const endless = client.decoder.untilClose || head.chunked;
-    this.#chunkedDown = endless && this.head.minor === 1;
-    if (endless && this.head.minor === 0) this.#closeAfter = true;
-    this.#headDown = responseHeadFor(head, this.#to?.backend?.responseHeaders, {
-      chunked: this.#chunkedDown,
-      close: this.#closeAfter,
-      minor: this.head.minor,
-    });
+    const chunked = endless && this.head.minor === 1;
+    if (endless && !chunked) this.#closeAfter = true;
+    const framing = { chunked, close: this.#closeAfter, minor: this.head.minor };
+    const edit = this.#to?.backend?.responseHeaders;
+    this.#down.begin(responseHeadFor(head, edit, framing), chunked);
     return true;
   }
 
@@ -447,18 +432,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   }
 
   #sendDown(body: Uint8Array | undefined, last: boolean, trailers: string): void {
-    let before = this.#headDown;
-    let after = "";
-    this.#headDown = "";
-    if (this.#chunkedDown) {
-      if (body !== undefined) {
-        before += chunkPrefix(body.length);
-        after = CRLF;
-      }
-      if (last) after += lastChunk(trailers);
-    }
-    if (before === "" && body === undefined && after === "") return;
-    if (this.downstream.writeFramed(before, body, after) || last) return;
+    if (this.#down.send(this.downstream, body, last, trailers) || last) return;
     this.#downBlocked = true;
     this.#client?.connection.pause();
   }
@@ -543,35 +517,16 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     else this.#abort(reason, this.#answerHead.status);
   }
 
-  /** Whether another attempt is allowed; if so it is paid for. */
   #takeRetry(kind: FailureKind): boolean {
-    const { head } = this;
     if (!this.#replay.complete) return false;
-    if (kind === "stale") {
-      // The server closed it while we sent: a race that says nothing about the server.
-      if (this.#staleRetried || !isIdempotent(head.method)) return false;
-      this.#staleRetried = true;
-      return true;
-    }
-    const destination = this.#to?.destination;
-    if (destination === undefined) return false;
-    const { retries } = destination.target.policy;
-    if (!mayRetry(retries, kind, this.#attempts, head.method)) return false;
-    const { budgetPercent, budgetMinConcurrency } = retries;
-    this.#releaseBudget();
-    if (!destination.budget.take(destination.active, budgetPercent, budgetMinConcurrency)) {
-      return false;
-    }
-    this.#holdsBudget = true;
-    const { golden } = this.#side.state;
-    const { namespace, service } = destination.target;
-    golden.retries.slot(this.#side.workload, `${namespace}/${service}`, kind).value++;
-    return true;
+    const count = { golden: this.#side.state.golden, workload: this.#side.workload };
+    return this.#allowance.retry(kind, this.#attempts, this.head.method, count);
   }
 
   #retry(): void {
     this.#phase = "retrying";
-    this.#headUp = requestHeadFor(this.head, this.#to!, this.#side.state.random);
+    const text = requestHeadFor(this.head, this.#to!, this.#side.state.random);
+    this.#up.begin(text, this.head.chunked);
     if (this.#endpoint !== undefined) {
       this.#tried ??= [];
       this.#tried.push(this.#endpoint);
@@ -611,23 +566,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   #leave(): void {
     if (this.#phase === "active" && this.#endpoint !== undefined) this.#endpoint.active--;
     this.#phase = "deciding";
-    this.#release();
-  }
-
-  #release(): void {
-    this.#releaseBudget();
-    const destination = this.#to?.destination;
-    if (destination === undefined) return;
-    if (this.#holdsTurn) {
-      this.#holdsTurn = false;
-      destination.leave();
-    } else destination.withdraw(this);
-  }
-
-  #releaseBudget(): void {
-    if (!this.#holdsBudget) return;
-    this.#holdsBudget = false;
-    this.#to?.destination?.budget.release();
+    this.#allowance.release(this);
   }
 
   /** Answers the request ourselves. `fields` are extra lines with their CRLF. */
@@ -655,7 +594,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     const connection = close ? CLOSE_FIELD : "";
     const headOnly = this.#head?.method === "HEAD";
     this.downstream.write(synthesize(status, type + fields + connection, body, headOnly));
-    this.#release();
+    this.#allowance.release(this);
     this.#finish(status, reason);
   }
 
@@ -673,7 +612,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
 
   /** The answer has begun and cannot be completed: the caller must not take it for whole. */
   #abort(reason: Reason, status: number): void {
-    this.#release();
+    this.#allowance.release(this);
     this.#record(status, reason);
     this.#phase = "closed";
     this.downstream.destroy();
@@ -752,7 +691,7 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     this.#phase = "tunnel";
     this.#relay = relay(downstream, server, meter, () => {
       endpoint.active--;
-      this.#release();
+      this.#allowance.release(this);
       this.#record(101, "");
       this.close();
     });
