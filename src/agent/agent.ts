@@ -76,6 +76,7 @@ export class Agent {
   #link: Link | undefined;
   #renewTimer: ReturnType<typeof setTimeout> | undefined;
   #renewing: Promise<void> | undefined;
+  #renewalFails = false;
   #closed = false;
   #joinError = "";
   /** Requests for access, by service: running, and when the last one ended in vain. */
@@ -424,6 +425,7 @@ export class Agent {
       const by = { keyPem: svid.keyPem, chainPem: svid.chainPem, bundle };
       const answer = await renew(url, by, { instance, csr: request.csrPem, natsKey });
       this.#take(answer, request.keyPem, url, natsSeed);
+      this.#renewalFails = false;
       this.#options.log.debug("certificate renewed", { notAfter: this.#membership?.svid.notAfter });
       this.#scheduleRenewal();
       await this.#link?.adopt(answer.keys);
@@ -431,7 +433,13 @@ export class Agent {
       if (await this.#rejoined(error)) return;
       const remaining = svid.notAfter - this.#options.now();
       const wait = Math.min(Math.max(remaining / 10, RETRY_FIRST_MS), RETRY_LAST_MS);
-      this.#options.log.warn("the certificate was not renewed", { error, remainingMs: remaining });
+      // Told once: it is tried every few seconds.
+      const level = this.#renewalFails ? "debug" : "warn";
+      this.#renewalFails = true;
+      this.#options.log[level]("the certificate was not renewed", {
+        error,
+        remainingMs: remaining,
+      });
       this.#scheduleRenewal(wait);
     }
   }

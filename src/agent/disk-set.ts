@@ -183,7 +183,7 @@ export function decodeSet(bytes: Buffer, keys: ConfigKeys): DocumentSet | { read
     const stop = start + bytes.readUInt32BE(at + 2);
     if (stop > end) return { why: "it ends inside a message" };
     const key = bytes.toString("utf8", at + 6, start);
-    const message = openMessage(Uint8Array.from(bytes.subarray(start, stop)), key, keys);
+    const message = openMessage(bytes.subarray(start, stop), key, keys);
     if (message.kind === "refused") return { why: `${key}: ${message.cause}, ${message.detail}` };
     messages.set(key, message);
     at = stop;

@@ -112,10 +112,6 @@ export class Link {
     return this.#assembler.counts;
   }
 
-  get assemblerKeys(): ConfigKeys {
-    return this.#assembler.configKeys;
-  }
-
   /** Milliseconds since a fresh head was heard; Infinity if none was since the start. */
   headAge(): number {
     return this.#headSeenAt === 0
@@ -131,7 +127,12 @@ export class Link {
   /** Connects anew, with what `credentials` gives now, and uses further keys. */
   async adopt(keys: readonly string[]): Promise<void> {
     for (const key of keys) this.#listen(key);
-    await this.#bus.reconnect();
+    try {
+      await this.#bus.reconnect();
+    } catch (error) {
+      // It goes on connecting by itself, with the new credentials.
+      this.#options.log.debug("the bus is away", { error });
+    }
     this.#assembler.grant(keys);
     this.#read();
   }

@@ -121,7 +121,9 @@ export function openMessage(
   }
   const document = header.op === "del" && body.length === 0 ? {} : parseObject(body.toString());
   if (document === undefined) return refusal("malformed", "the body is not a JSON object");
-  return { kind: "opened", header, document, sha256: sha256Hex(bytes), bytes };
+  // A copy: what comes from the wire is a view of a much larger buffer.
+  const kept = new Uint8Array(bytes);
+  return { kind: "opened", header, document, sha256: sha256Hex(kept), bytes: kept };
 }
 
 export function sha256Hex(bytes: Uint8Array | string): string {
