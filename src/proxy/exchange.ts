@@ -449,6 +449,8 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     this.#client = undefined;
     client.user = undefined;
     if (reusable) {
+      // It was paused if this caller read slowly; the next one must hear it.
+      client.connection.resume();
       const offered = head.keepAliveTimeout;
       const limit = this.#to!.idleTimeoutMs;
       // The server counts from its side: leave it a second of doubt.

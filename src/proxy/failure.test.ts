@@ -378,3 +378,42 @@ test("a slow reader pauses the application", async () => {
   expect(sent).toBeLessThan(60_000_000);
   socket.destroy();
 });
+
+test("a connection that waited for a slow reader serves the next request", async () => {
+  const plane = newPlane();
+  const size = 8_000_000;
+  const piece = `3e8\r\n${"x".repeat(1000)}\r\n`;
+  const body = Buffer.from(`${piece.repeat(size / 1000)}0\r\n\r\n`);
+  let connections = 0;
+  const port = rawServer((socket, _text, connection) => {
+    connections = connection + 1;
+    socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    const feed = (from: number) => {
+      const sent = socket.write(body.subarray(from, from + 400_000));
+      if (from + sent < body.length) setTimeout(() => feed(from + sent), 0);
+    };
+    feed(0);
+  });
+  const web = plane.workload("web");
+  web.snapshot.set(
+    snapshotOf([{ service: "app", port: 80, endpoints: [{ ports: { "80": port } }] }]),
+  );
+  const socket = netConnect({ host: "127.0.0.1", port: web.outbound });
+  for (let round = 0; round < 3; round++) {
+    let received = 0;
+    const whole = Promise.withResolvers<void>();
+    const listen = (chunk: Buffer) => {
+      received += chunk.length;
+      socket.pause();
+      setTimeout(() => socket.resume(), 1);
+      if (received >= size) whole.resolve();
+    };
+    socket.on("data", listen);
+    socket.write("GET / HTTP/1.1\r\nHost: app\r\n\r\n");
+    await whole.promise;
+    await Bun.sleep(20);
+    socket.off("data", listen);
+  }
+  expect(connections).toBe(1);
+  socket.destroy();
+}, 20_000);
