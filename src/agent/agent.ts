@@ -314,8 +314,9 @@ export class Agent {
       this.documents.set(set);
       this.#writer?.write(set);
     });
-    link.onStatus((up) => {
-      log.info(up ? "linked to the bus" : "the bus is away; serving on", {
+    link.onStatus((up, planned) => {
+      const level = planned ? "debug" : "info";
+      log[level](up ? "linked to the bus" : "the bus is away; serving on", {
         url: membership.natsUrl,
       });
       if (up) this.#presence.wake();

@@ -53,6 +53,7 @@ export class Link {
   readonly #subscribed = new Set<string>();
   #settling = false;
   #readingNow = false;
+  #adopting = 0;
   /** Counts connections: what an earlier one was asked gets no answer any more. */
   #connection = 0;
   /** When a fresh head last came, by this machine's clock; 0 = never since the start. */
@@ -119,19 +120,23 @@ export class Link {
       : this.#options.now() - this.#headSeenAt;
   }
 
-  /** Hears about every change of the connection. */
-  onStatus(listener: (up: boolean) => void): void {
-    this.#stops.push(this.#bus.status.subscribe((status) => listener(status === "up")));
+  /** Hears about every change of the connection; `planned` when credentials are replaced. */
+  onStatus(listener: (up: boolean, planned: boolean) => void): void {
+    const hear = (status: string) => listener(status === "up", this.#adopting > 0);
+    this.#stops.push(this.#bus.status.subscribe(hear));
   }
 
   /** Connects anew, with what `credentials` gives now, and uses further keys. */
   async adopt(keys: readonly string[]): Promise<void> {
     for (const key of keys) this.#listen(key);
+    this.#adopting += 1;
     try {
       await this.#bus.reconnect();
     } catch (error) {
       // It goes on connecting by itself, with the new credentials.
       this.#options.log.debug("the bus is away", { error });
+    } finally {
+      this.#adopting -= 1;
     }
     this.#assembler.grant(keys);
     this.#read();

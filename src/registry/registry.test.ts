@@ -26,6 +26,7 @@ beforeAll(async () => {
   nats = await startNats();
   const credentials = nats.control();
   control = await nats.connect(() => credentials);
+  await control.ensureBucket();
 });
 afterAll(() => nats.close());
 
@@ -61,9 +62,10 @@ function open(): Registry {
 }
 
 /** Lets time pass as the timer of a running registry would see it. */
-function pass(ms: number): void {
+async function pass(ms: number): Promise<void> {
   for (let left = ms; left > 0; left -= 1_000) {
     clock += Math.min(left, 1_000);
+    await registry.probe();
     registry.sweep();
   }
 }
@@ -199,9 +201,9 @@ describe("leases", () => {
   test("a silent workload is gone within 15 s, and not before 12", async () => {
     const cart = await member("cart", "cart000001");
     await cart.call("register", registration);
-    pass(LEASE_MS - 1_000);
+    await pass(LEASE_MS - 1_000);
     expect(registry.endpoints().length).toBe(1);
-    pass(2_000);
+    await pass(2_000);
     expect(registry.endpoints()).toEqual([]);
     expect(registry.lapses).toBe(1);
     expect(codeOf(await cart.call("renew", { boot: "b1" }))).toBe("not_registered");
@@ -214,9 +216,9 @@ describe("leases", () => {
     clock += 3_600_000;
     registry = open();
     expect(registry.endpoints().length).toBe(1);
-    pass(LEASE_MS - 1_000);
+    await pass(LEASE_MS - 1_000);
     expect(registry.endpoints().length).toBe(1);
-    pass(2_000);
+    await pass(2_000);
     expect(registry.endpoints()).toEqual([]);
   });
 
@@ -225,14 +227,32 @@ describe("leases", () => {
     await cart.call("register", registration);
     process.kill(nats.server.pid, "SIGKILL");
     for (let n = 0; n < 1_000 && control.status.value === "up"; n++) await Bun.sleep(5);
-    pass(60_000);
+    await pass(60_000);
     expect(registry.endpoints().length).toBe(1);
     await control.ready(5_000);
-    pass(LEASE_MS - 2_000);
+    await pass(LEASE_MS - 2_000);
     expect(registry.endpoints().length).toBe(1);
-    pass(4_000);
+    await pass(4_000);
     expect(registry.endpoints()).toEqual([]);
   }, 20_000);
+
+  test("nor while the bus stands still without being gone", async () => {
+    const cart = await member("cart", "cart000001");
+    await cart.call("register", registration);
+    process.kill(nats.server.pid, "SIGSTOP");
+    for (let n = 0; n < 20; n++) {
+      clock += 1_000;
+      void registry.probe();
+      registry.sweep();
+    }
+    process.kill(nats.server.pid, "SIGCONT");
+    expect(registry.endpoints().length).toBe(1);
+    await Bun.sleep(50);
+    await pass(LEASE_MS - 2_000);
+    expect(registry.endpoints().length).toBe(1);
+    await pass(4_000);
+    expect(registry.endpoints()).toEqual([]);
+  });
 
   test("a control plane that stood still does not blame its workloads", async () => {
     const cart = await member("cart", "cart000001");
@@ -247,7 +267,7 @@ describe("leases", () => {
     const two = await member("cart", "cart000002");
     await one.call("register", registration);
     await two.call("register", registration);
-    pass(LEASE_MS + 2_000);
+    await pass(LEASE_MS + 2_000);
     expect(registry.endpoints().map(({ suspect }) => suspect)).toEqual([true, true]);
     await one.call("renew", { boot: "b1", health: "ok", inflight: 1 });
     expect(registry.endpoints().map(({ suspect }) => suspect)).toEqual([undefined, true]);

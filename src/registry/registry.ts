@@ -84,6 +84,9 @@ interface Member {
 }
 
 const SWEEP_MS = 500;
+const PROBE_MS = 1_000;
+/** The bus must have answered this recently, or silence says nothing about workloads. */
+const BLIND_MS = 3_000;
 const TOUCH_MS = 10_000;
 /** Changes within this time are one publication. */
 const COALESCE_MS = 10;
@@ -100,6 +103,9 @@ export class Registry {
   /** No lease runs out before this time. */
   #frozenUntil: number;
   #sweptAt: number;
+  /** When the bus last answered. */
+  #answeredAt: number;
+  #probing = false;
   #touchedAt: number;
   #publishing: Promise<void> | undefined;
   readonly #stops: (() => void)[] = [];
@@ -112,6 +118,7 @@ export class Registry {
     const at = options.clock();
     this.#frozenUntil = at + LEASE_MS;
     this.#sweptAt = at;
+    this.#answeredAt = at;
     this.#touchedAt = at;
     for (const row of registeredWorkloads(options.store)) this.#restore(row);
   }
@@ -142,8 +149,12 @@ export class Registry {
         if (status === "up") this.#freeze();
       }),
     );
-    const timer = setInterval(() => this.sweep(), SWEEP_MS);
-    this.#stops.push(() => clearInterval(timer));
+    const sweep = setInterval(() => this.sweep(), SWEEP_MS);
+    const probe = setInterval(() => void this.probe(), PROBE_MS);
+    this.#stops.push(
+      () => clearInterval(sweep),
+      () => clearInterval(probe),
+    );
   }
 
   close(): void {
@@ -193,7 +204,8 @@ export class Registry {
     if (now - this.#sweptAt > LEASE_MS / 2) this.#freeze();
     this.#sweptAt = now;
     if (now - this.#touchedAt >= TOUCH_MS) this.#touch();
-    if (this.#options.bus.status.value === "down") this.#freeze();
+    const blind = now - this.#answeredAt > BLIND_MS;
+    if (blind || this.#options.bus.status.value === "down") this.#freeze();
     if (now < this.#frozenUntil) return;
     this.#lapsed = this.#lapsed.filter((lapse) => now - lapse.at < LEASE_MS);
     const leases = [...this.#members].map(([id, member]) => ({
@@ -207,6 +219,24 @@ export class Registry {
     for (const id of remove) this.#lapse(id, now);
     for (const id of suspect) this.#suspect(id, now);
     void this.#changed();
+  }
+
+  /**
+   * Sees whether the bus answers: a server that stands still keeps its connections, and would make
+   * every workload look dead. Called by a timer.
+   */
+  async probe(): Promise<void> {
+    if (this.#probing) return;
+    this.#probing = true;
+    try {
+      await this.#options.bus.kvGet("head");
+      const now = this.#options.clock();
+      if (now - this.#answeredAt > BLIND_MS) this.#freeze();
+      this.#answeredAt = now;
+    } catch {
+      // The next sweep draws the conclusion.
+    }
+    this.#probing = false;
   }
 
   #freeze(): void {
