@@ -8,5 +8,5 @@ if [ $# -gt 0 ]; then exec bun test "$@"; fi
 say "types"; tsc --noEmit
 say "format and lint"; biome check .
 say "tests"
-bun test src cmd scripts
-bun test test
+bun test ./src ./cmd
+bun test ./test

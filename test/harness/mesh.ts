@@ -105,13 +105,27 @@ export async function run(
 
 let nextBase = 20_000 + Math.floor(Math.random() * 40) * 240;
 
-/** A range of ports that nothing else in this test run uses, below the ephemeral range. */
-export function takePorts(count: number): number {
-  if (nextBase + count > 32_000) nextBase = 20_000;
-  const base = nextBase;
-  nextBase += count;
-  return base;
+function isFree(port: number): boolean {
+  try {
+    Bun.listen({ hostname: "0.0.0.0", port, socket: { data() {} } }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
 }
+
+/** A range of ports that nothing uses now, below the range from which the kernel hands out ports. */
+export function takePorts(count: number): number {
+  for (;;) {
+    if (nextBase + count > 32_000) nextBase = 20_000;
+    const base = nextBase;
+    nextBase += count;
+    if (USED.every((offset) => offset >= count || isFree(base + offset))) return base;
+  }
+}
+
+/** Offsets from the port base at which weft listens; 0 for a single port. */
+const USED = [0, 1, 6, 10, 20, 222];
 
 export class TestMesh {
   readonly folder = mkdtempSync(join(tmpdir(), "weft-test-"));
