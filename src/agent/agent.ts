@@ -28,6 +28,7 @@ import { loadSet, SetWriter } from "./disk-set.ts";
 import { type Membership, readMembership, writeMembership } from "./identity-file.ts";
 import { Link } from "./link.ts";
 import { Presence, type PresenceFacts } from "./presence.ts";
+import { refuseOther, tokenExpired, tokenMalformed, tokenMissing } from "./refusals.ts";
 
 export interface AgentOptions extends ServiceName {
   readonly serviceAccount: string;
@@ -482,49 +483,4 @@ function svidOf(keyPem: string, chainPem: string): Svid {
   }
   const { notBefore, notAfter, uris } = facts;
   return { keyPem, chainPem, spiffeId: uris[0] ?? "", notBefore, notAfter };
-}
-
-function refuseOther(options: AgentOptions, membership: Membership): void {
-  const { namespace, service, serviceAccount } = membership;
-  const same =
-    namespace === options.namespace &&
-    service === options.service &&
-    serviceAccount === options.serviceAccount;
-  if (same) return;
-  throw new Failure(
-    "identity_other",
-    `${options.folder} holds the identity of ${namespace}/${service} (account ${serviceAccount})`,
-    "choose another folder with --data DIR, or remove this one",
-    { exit: EXIT.refused },
-  );
-}
-
-function tokenMissing(options: AgentOptions, membership: Membership | undefined): Failure {
-  const name = `${options.namespace}/${options.service}`;
-  const why =
-    membership === undefined ? "has not joined yet and has no token" : "has an expired certificate";
-  return new Failure(
-    "token_missing",
-    `${name} ${why}`,
-    "create a token with 'weft token create' and pass it by --token-file",
-    { exit: membership === undefined ? EXIT.usage : EXIT.refused },
-  );
-}
-
-function tokenMalformed(): Failure {
-  return new Failure(
-    "token_malformed",
-    "the token is not a weft token",
-    "pass the whole line that 'weft token create' printed",
-    { exit: EXIT.refused },
-  );
-}
-
-function tokenExpired(id: string): Failure {
-  return new Failure(
-    "token_expired",
-    `token ${id} has expired`,
-    "create another with 'weft token create'",
-    { exit: EXIT.refused },
-  );
 }
