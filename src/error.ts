@@ -62,7 +62,14 @@ export class MeshError extends Error {
 }
 
 /** Exit codes of the command line. `run` passes its child's code on instead. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, refused: 3, unreachable: 4, timedOut: 5 } as const;
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  refused: 3,
+  unreachable: 4,
+  timedOut: 5,
+} as const;
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
