@@ -47,7 +47,7 @@ describe("sidecar", () => {
       metricsBind: "127.0.0.1",
       drainMs: 30_000,
       health: "tcp",
-      accessLog: true,
+      accessLog: false,
       log: "json",
       logLevel: "info",
       version: "1.0.0",

@@ -151,7 +151,7 @@ function proxyOptions(
     metricsBind: set["metrics-bind"] ?? "127.0.0.1",
     drainMs: set.drain ?? DEFAULTS.drainMs,
     health: set.health ?? "tcp",
-    accessLog: (set["access-log"] ?? "on") === "on",
+    accessLog: (set["access-log"] ?? "off") === "on",
     ...logging(set, around),
     version: around.version,
     ...present("controlplane", set.controlplane),

@@ -24,6 +24,8 @@ export interface Running {
   readonly exited: Promise<number>;
   /** Everything the process has said on stderr so far. */
   log(): string;
+  /** The same of stdout, where proxies write their access log. */
+  output(): string;
   kill(signal: "SIGTERM" | "SIGKILL" | "SIGSTOP" | "SIGCONT"): void;
 }
 
@@ -68,10 +70,12 @@ export async function until<T>(
 export function spawn(command: readonly string[], env: Record<string, string> = {}): Running {
   const folder = mkdtempSync(join(tmpdir(), "weft-log-"));
   const file = join(folder, "stderr");
+  const out = join(folder, "stdout");
   writeFileSync(file, "");
+  writeFileSync(out, "");
   const child = Bun.spawn([...command], {
     stdin: "ignore",
-    stdout: "ignore",
+    stdout: Bun.file(out),
     stderr: Bun.file(file),
     env: { ...process.env, ...env },
   });
@@ -80,6 +84,7 @@ export function spawn(command: readonly string[], env: Record<string, string> = 
     args: command.slice(1),
     exited: child.exited.then(() => child.exitCode ?? 128),
     log: () => readFileSync(file, "utf8"),
+    output: () => readFileSync(out, "utf8"),
     kill: (signal) => child.kill(signal),
   };
 }

@@ -1,6 +1,6 @@
 /** The first story: two services that know nothing of each other's addresses talk to each other. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { ask, metrics, run, type Sidecar, sumMetric, TestMesh } from "../harness/mesh.ts";
+import { ask, metrics, run, type Sidecar, sumMetric, TestMesh, until } from "../harness/mesh.ts";
 import { type App, echo } from "../harness/servers.ts";
 
 let mesh: TestMesh;
@@ -154,6 +154,21 @@ describe("golden signals", () => {
     expect((await fetch(`${cart.admin}/healthz`)).status).toBe(200);
     expect((await fetch(`${cart.admin}/readyz`)).status).toBe(200);
   });
+});
+
+test("an access log tells each request in one line of JSON, when asked to", async () => {
+  const logging = await mesh.sidecar({ service: "logging", args: ["--access-log=on"] });
+  await ask(logging.outbound, "cart", "/seen?a=b", {
+    headers: { "x-request-id": "one-of-a-kind" },
+  });
+  const line = await until("the line", () =>
+    logging
+      .output()
+      .split("\n")
+      .find((text) => text.includes("one-of-a-kind")),
+  );
+  expect(JSON.parse(line)).toMatchObject({ method: "GET", status: 200, reason: "" });
+  expect(web.output()).toBe("");
 });
 
 test("an application that dies is answered 503 within the mesh and leaves after its check", async () => {
