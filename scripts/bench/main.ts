@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { parseArgs } from "node:util";
-import { takePorts, until } from "../../test/harness/mesh.ts";
+import { takePorts, until, WEFT } from "../../test/harness/mesh.ts";
 import { iperf, LOAD_CORE, wrk } from "./load.ts";
 import {
   type Contender,
@@ -203,7 +203,7 @@ function machine(): string {
 
 function versions(): Record<string, string> {
   return {
-    weft: version(["dist/weft", "version"]),
+    weft: version([WEFT, "version"]),
     haproxy: version(["haproxy", "-v"]),
     nginx: version(["nginx", "-v"]),
     wrk: version(["wrk", "-v"]).replace(/ Copyright.*/, ""),
