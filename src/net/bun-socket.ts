@@ -112,3 +112,20 @@ export function bunConnect<Data>(options: ConnectOptions<Data>): Promise<unknown
   const connectNative = Bun.connect as unknown as (o: ConnectOptions<Data>) => Promise<unknown>;
   return connectNative(options);
 }
+
+/** Handlers without `data`: Bun then makes no copy of what arrives. */
+export type Silent<Data> = Omit<BunHandlers<Data>, "data">;
+
+interface AdoptOptions<Data> {
+  /** A connected socket, owned by the new one from here on. */
+  readonly fd: number;
+  readonly allowHalfOpen: true;
+  readonly data: Data;
+  readonly socket: Silent<Data>;
+}
+
+/** A socket around a descriptor; `open` is called at once. */
+export function bunAdopt<Data>(options: AdoptOptions<Data>): Promise<unknown> {
+  const connectNative = Bun.connect as unknown as (o: AdoptOptions<Data>) => Promise<unknown>;
+  return connectNative(options);
+}

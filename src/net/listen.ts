@@ -1,4 +1,5 @@
 /** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
+import { adopt } from "./adopt.ts";
 import { countCallbackError } from "./boundary.ts";
 import {
   type BunListener,
@@ -6,6 +7,7 @@ import {
   type BunTlsHandlers,
   type BunTlsSocket,
   bunListen,
+  type Silent,
   upgradeServer,
 } from "./bun-socket.ts";
 import { HELLO_BYTES_MAX, type Hello, readClientHello } from "./client-hello.ts";
@@ -82,10 +84,19 @@ const ALERT_DECODE_ERROR = Uint8Array.of(21, 3, 3, 0, 2, 2, 50);
  * new listener. @throws as `listen`.
  */
 export function listenTls(o: ListenTlsOptions): Listener {
+  const live = new Set<Connection>();
   const shared: Shared = {
     options: o,
     wires: new Map(o.alpn.map((name) => [name, alpnWire([name])])),
-    handlers: { ...Connection.handlers, ...TLS_STEPS },
+    handlers: {
+      ...Connection.handlers,
+      ...TLS_STEPS,
+      close(socket, error) {
+        live.delete(socket.data);
+        Connection.handlers.close(socket, error);
+      },
+    },
+    live,
   };
   const listener = bunListen<Handshake>({
     hostname: o.host,
@@ -93,7 +104,7 @@ export function listenTls(o: ListenTlsOptions): Listener {
     allowHalfOpen: true,
     socket: {
       open(raw) {
-        raw.data = new Handshake(shared, raw);
+        raw.data = new Handshake(shared, raw as FdSocket<Handshake>);
       },
       data(raw, chunk) {
         raw.data.hello(chunk);
@@ -111,14 +122,34 @@ export function listenTls(o: ListenTlsOptions): Listener {
       },
     },
   });
-  return listenerOf(listener);
+  return {
+    ...listenerOf(listener),
+    closeAll() {
+      listener.stop(true);
+      for (const c of live) c.destroy();
+    },
+  };
 }
+
+type FdSocket<Data> = BunSocket<Data> & { readonly fd: number };
 
 interface Shared {
   readonly options: ListenTlsOptions;
   readonly wires: ReadonlyMap<string, Uint8Array>;
   readonly handlers: BunTlsHandlers<Connection>;
+  /** Connections that have left the listener's own sockets. */
+  readonly live: Set<Connection>;
 }
+
+/** What a raw socket does once TLS has taken over its bytes: nothing. */
+const SILENT: Silent<Connection> = {
+  end() {},
+  drain() {},
+  close() {},
+  error(_socket, error) {
+    countCallbackError("raw", error);
+  },
+};
 
 const TLS_STEPS: Pick<BunTlsHandlers<Connection>, "open" | "handshake"> = {
   open(socket) {
@@ -134,7 +165,7 @@ const TLS_STEPS: Pick<BunTlsHandlers<Connection>, "open" | "handshake"> = {
 /** A client from accept to the end of its handshake. The raw socket keeps it; it ignores the rest. */
 class Handshake implements ConnectionHandler {
   readonly #shared: Shared;
-  readonly #raw: BunSocket<Handshake>;
+  readonly #raw: FdSocket<Handshake>;
   readonly #timer: ReturnType<typeof setTimeout>;
   #bytes: Uint8Array | undefined;
   #serverName: string | undefined;
@@ -142,7 +173,7 @@ class Handshake implements ConnectionHandler {
   #secure: BunTlsSocket<Connection> | undefined;
   #settled = false;
 
-  constructor(shared: Shared, raw: BunSocket<Handshake>) {
+  constructor(shared: Shared, raw: FdSocket<Handshake>) {
     this.#shared = shared;
     this.#raw = raw;
     this.#timer = setTimeout(() => {
@@ -191,18 +222,22 @@ class Handshake implements ConnectionHandler {
     this.#bytes = undefined;
     const c = new Connection();
     c.handler = this;
-    this.#secure = upgradeServer<Connection>(this.#raw, {
-      isServer: true,
-      initialData: bytes,
-      data: c,
-      tls: {
-        secureContext: context.native,
-        requestCert: true,
-        rejectUnauthorized: this.#shared.options.requestCert === "required",
-        ...(alpn === undefined ? {} : { ALPNProtocols: alpn }),
-      },
-      socket: this.#shared.handlers,
-    });
+    const open = (raw: BunSocket<Connection>) => {
+      this.#shared.live.add(c);
+      this.#secure = upgradeServer<Connection>(raw, {
+        isServer: true,
+        initialData: bytes,
+        data: c,
+        tls: {
+          secureContext: context.native,
+          requestCert: true,
+          rejectUnauthorized: this.#shared.options.requestCert === "required",
+          ...(alpn === undefined ? {} : { ALPNProtocols: alpn }),
+        },
+        socket: this.#shared.handlers,
+      });
+    };
+    adopt(this.#raw, c, { ...SILENT, open }, () => this.close());
   }
 
   /** The handshake is over; `ok` alone proves nothing about the peer. */
