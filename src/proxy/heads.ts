@@ -11,13 +11,7 @@ import type { RequestHead, ResponseHead } from "../http/message.ts";
 import type { CompiledEdit } from "../route/headers.ts";
 import { editPath, originForm } from "../route/target.ts";
 import type { CompiledBackend, CompiledRule } from "../snapshot/snapshot.ts";
-import {
-  newIdLines,
-  newRequestIdLine,
-  newTraceparentLine,
-  nextTraceparent,
-  replaceTraceparent,
-} from "../telemetry/trace.ts";
+import { newIdLines, newRequestIdLine, newTraceparentLine } from "../telemetry/trace.ts";
 
 const SLASH = 0x2f;
 const KEEP_ALIVE_FIELD = "connection: keep-alive\r\n";
@@ -37,8 +31,6 @@ export function requestHeadFor(
   change: RequestChange,
   random: () => number,
 ): string {
-  const trace = head.traceparent;
-  const next = trace === undefined ? undefined : nextTraceparent(trace, random);
   let add = missingIds(head, random);
   if (head.chunked) add += CHUNKED_FIELD;
   if (head.upgrade !== undefined) add += upgradeFields(head.upgrade);
@@ -51,11 +43,7 @@ export function requestHeadFor(
   const target = targetFor(head, rule, prefix);
   if (edit !== undefined) add += edit.lines;
   const cuts = cutsFor(head, edit, hostname !== undefined);
-  const text = encodeRequestHead(
-    head,
-    target === undefined ? { add, cuts } : { add, cuts, target },
-  );
-  return next === undefined || trace === undefined ? text : replaceTraceparent(text, trace, next);
+  return encodeRequestHead(head, target === undefined ? { add, cuts } : { add, cuts, target });
 }
 
 function missingIds(head: RequestHead, random: () => number): string {

@@ -98,9 +98,7 @@ describe("two hops", () => {
     const answer = await ask("/", { headers: { "x-request-id": "mine", traceparent: given } });
     const { headers } = (await answer.json()) as Seen;
     expect(headers["x-request-id"]).toBe("mine");
-    expect(headers["traceparent"]).toStartWith(`00-${trace}-`);
-    expect(headers["traceparent"]).toEndWith("-01");
-    expect(headers["traceparent"]).not.toBe(given);
+    expect(headers["traceparent"]).toBe(given);
   });
 
   test("carry bodies with a length and in chunks, both ways", async () => {

@@ -2,13 +2,7 @@ import { expect, test } from "bun:test";
 import { AccessLog, type AccessRecord } from "./access-log.ts";
 import { type Edge, Golden } from "./golden.ts";
 import { Metrics } from "./metrics.ts";
-import {
-  newIdLines,
-  newRequestId,
-  newTraceparentLine,
-  nextTraceparent,
-  replaceTraceparent,
-} from "./trace.ts";
+import { newIdLines, newRequestId, newTraceparentLine } from "./trace.ts";
 
 const EDGE: Edge = {
   ...{ direction: "inbound", workload: "default/cart", source: "default/web" },
@@ -58,19 +52,6 @@ test("ids have the shapes others expect", () => {
   expect(seen.size).toBe(2000);
   expect(newRequestId(() => 0)).toBe("00000000-0000-4000-8000-000000000000");
   expect(newTraceparentLine(() => 0)).not.toMatch(/-0+-/);
-});
-
-test("a hop changes the span and nothing else", () => {
-  const value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-  const next = nextTraceparent(value, () => 0.5) ?? "";
-  expect(next.slice(0, 36)).toBe(value.slice(0, 36));
-  expect(next.slice(52)).toBe("-01");
-  expect(next).not.toBe(value);
-  expect(nextTraceparent("00-nonsense", Math.random)).toBeUndefined();
-  const text = `GET /${value} HTTP/1.1\r\nX-T: ${value}\r\nTraceParent:  ${value}\r\n\r\n`;
-  expect(replaceTraceparent(text, value, next)).toBe(
-    `GET /${value} HTTP/1.1\r\nX-T: ${value}\r\nTraceParent:  ${next}\r\n\r\n`,
-  );
 });
 
 test("the access log writes whole JSON lines in batches", () => {

@@ -1,6 +1,8 @@
 /**
- * Request ids and W3C trace context (https://www.w3.org/TR/trace-context/). Made for every request,
- * so digits are written into one buffer and cut out of it as text.
+ * Request ids and W3C trace context (https://www.w3.org/TR/trace-context/). Made for every request
+ * that has none, so digits are written into one buffer and cut out of it as text. What a caller
+ * sent is passed on untouched: a proxy that records no span must not put one into the trace, or the
+ * applications' spans would name a parent that nobody has seen.
  */
 
 const LINES =
@@ -70,27 +72,4 @@ export function newTraceparentLine(random: () => number): string {
 export function newRequestId(random: () => number): string {
   fillRequestId(random);
   return buffer.latin1Slice(REQUEST_ID_AT, REQUEST_ID_AT + REQUEST_ID_LENGTH);
-}
-
-const TRACEPARENT_LENGTH = 55;
-const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
-
-/** The same trace with a span of this hop as parent; undefined = not a valid version 00 value. */
-export function nextTraceparent(value: string, random: () => number): string | undefined {
-  if (value.length !== TRACEPARENT_LENGTH || !TRACEPARENT.test(value)) return undefined;
-  fillNonZero(SPAN_ID_AT, 16, random);
-  return value.slice(0, 36) + buffer.latin1Slice(SPAN_ID_AT, SPAN_ID_AT + 16) + value.slice(52);
-}
-
-/** A head's text with a traceparent of the same length in place of `old`; offsets stay good. */
-export function replaceTraceparent(text: string, old: string, value: string): string {
-  for (let at = text.indexOf(old); at !== -1; at = text.indexOf(old, at + 1)) {
-    let before = at - 1;
-    while (text.charCodeAt(before) === 0x20 || text.charCodeAt(before) === 0x09) before--;
-    const name = text.slice(before - 11, before + 1);
-    if (text.charCodeAt(before - 12) === 0x0a && name.toLowerCase() === "traceparent:") {
-      return text.slice(0, at) + value + text.slice(at + old.length);
-    }
-  }
-  return text;
 }
