@@ -116,6 +116,7 @@ function note(
     case 14:
       if (sameToken(text, start, "content-length")) noteLength(scan, text, nameEnd, lineEnd);
       else if (sameToken(text, start, "http2-settings")) cut(scan, start, lineEnd);
+      else refuseAlias(text, start, nameEnd, "content-length");
       return;
     case 16:
       if (sameToken(text, start, "proxy-connection")) cut(scan, start, lineEnd);
@@ -123,9 +124,15 @@ function note(
     case 17:
       if (sameToken(text, start, "transfer-encoding")) {
         noteCoding(scan, text, start, nameEnd, lineEnd);
-      }
+      } else refuseAlias(text, start, nameEnd, "transfer-encoding");
       return;
   }
+}
+
+/** Gateways to programs (CGI, WSGI) read `content_length` and `content.length` as the real one. */
+function refuseAlias(text: string, start: number, nameEnd: number, name: string): void {
+  const written = text.slice(start, nameEnd).toLowerCase();
+  if (written.replace(/[_.]/g, "-") === name) throw new Malformed(`${written} stands for ${name}`);
 }
 
 function cut(scan: FieldScan, start: number, lineEnd: number): void {
@@ -147,6 +154,7 @@ function noteHost(scan: FieldScan, text: string, nameEnd: number, lineEnd: numbe
 }
 
 function noteExpect(scan: FieldScan, text: string, nameEnd: number, lineEnd: number): void {
+  if (scan.expectContinue) throw new Malformed("more than one Expect field", 417);
   value(scan, text, nameEnd, lineEnd);
   const { valueStart, valueEnd } = scan;
   if (valueEnd - valueStart !== 12 || !sameToken(text, valueStart, "100-continue")) {
