@@ -170,11 +170,9 @@ export class Connection {
     if (this.#closed || this.#finish === "close") return;
     this.#finish = "close";
     this.#held = undefined;
-    if (this.#paused) {
-      this.#paused = false;
-      this.#socket.resume();
-    }
     if (this.#queued === 0) this.#flushed();
+    // A peer that takes nothing is not listened to either.
+    else this.pause();
   }
 
   /** Drops the queue and sends RST. */
@@ -232,6 +230,10 @@ export class Connection {
     if (!this.#shut) {
       this.#shut = true;
       this.#socket.shutdown();
+    }
+    if (this.#finish === "close" && this.#paused) {
+      this.#paused = false;
+      this.#socket.resume();
     }
     if (this.#finish === "close" && this.#linger === undefined && !this.#closed) {
       // Closing with unread bytes would reset the connection and lose what we just sent.

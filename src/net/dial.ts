@@ -83,7 +83,10 @@ const PLAIN: BunHandlers<Connection> = {
 const SECURE: BunTlsHandlers<Connection> = {
   ...Connection.handlers,
   open(socket) {
-    socket.data.attach(socket);
+    const c = socket.data;
+    c.attach(socket);
+    // Connected after the time was up: nobody waits for a handshake any more.
+    if (c.handler instanceof Attempt && c.handler.settled) c.destroy();
   },
   handshake(socket, ok, error) {
     const c = socket.data;
@@ -128,6 +131,10 @@ class Attempt implements ConnectionHandler {
     this.#timer = setTimeout(() => {
       this.fail(new Error(`no connection within ${options.timeoutMs} ms`));
     }, options.timeoutMs);
+  }
+
+  get settled(): boolean {
+    return this.#settled;
   }
 
   succeed(): void {

@@ -39,10 +39,15 @@ type Phase =
   | "tunnel"
   | "closed";
 
-/** Received and not yet sent on: beyond this the caller is paused. */
+/**
+ * Received and not yet sent on: beyond this the caller is paused. Also what it may leave unread of
+ * its answers before its next request is looked at.
+ */
 const HOLD_BYTES_MAX = 64 * 1024;
 /** From the first byte of a head to its last, seconds. */
 const HEAD_SECONDS = 10;
+/** How long a peer may owe bytes, or leave bytes unread, without moving any, seconds. */
+const STALLED_SECONDS = 300;
 /** Status in metrics and logs of a request whose caller went away (nginx's). */
 const CALLER_GONE = 499;
 
@@ -53,6 +58,8 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   #phase: Phase = "idle";
   #pumping = false;
   #ticks = 0;
+  /** How far the request had come at the last tick. */
+  #moved = 0;
 
   /** The request: valid outside of "idle". */
   #head: RequestHead | undefined;
@@ -120,7 +127,6 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     if (this.decoder.buffered === 0) this.#ticks = 0;
     this.decoder.push(chunk);
     this.#pump();
-    if (this.decoder.buffered > HOLD_BYTES_MAX && this.#phase !== "closed") this.downstream.pause();
   }
 
   /** A caller that stops sending while it is owed an answer has gone away, as for most servers. */
@@ -130,7 +136,10 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   }
 
   drain(): void {
-    if (!this.#downBlocked) return;
+    if (!this.#downBlocked) {
+      if (this.#phase === "idle") this.#pump();
+      return;
+    }
     this.#downBlocked = false;
     const client = this.#client;
     if (client === undefined) return;
@@ -154,7 +163,10 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
   }
 
   tick(): void {
-    if (this.#phase !== "idle") return;
+    if (this.#phase !== "idle" || this.downstream.queuedBytes > 0) {
+      this.#tickUnderWay();
+      return;
+    }
     this.#ticks++;
     if (this.decoder.idle) {
       if (this.#ticks > this.#side.idleSeconds) this.downstream.close();
@@ -163,6 +175,35 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
       this.#closeAfter = true;
       this.answer("bad_request", "the request's head did not arrive in time", 408);
     }
+  }
+
+  /**
+   * Ends what stands still although a peer owes bytes or leaves them unread. Waiting for an
+   * answer is none of that: how long it may take is the policy's business.
+   */
+  #tickUnderWay(): void {
+    if (this.#phase === "tunnel") return;
+    const down = this.downstream.queuedBytes;
+    const up = this.#client?.connection.queuedBytes ?? 0;
+    const awaitsBody = this.#phase === "active" && !this.#requestEnded;
+    // Halves, so that bytes which only went into a queue have moved, too.
+    const moved = this.#received + this.#sent - (down + up) / 2;
+    if (moved !== this.#moved || !(awaitsBody || down > 0 || up > 0)) {
+      this.#moved = moved;
+      this.#ticks = 0;
+      return;
+    }
+    if (++this.#ticks < STALLED_SECONDS) return;
+    if (this.idle) {
+      this.downstream.destroy();
+      return;
+    }
+    this.#dropAttempt();
+    this.#closeAfter = true;
+    const message = `nothing moved for ${STALLED_SECONDS} s`;
+    if (this.#answerHead !== undefined) this.#abort("timeout", this.#answerHead.status);
+    else if (up > 0) this.answer("timeout", message);
+    else this.answer("bad_request", message, 408);
   }
 
   shut(force: boolean): void {
@@ -182,12 +223,23 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     } finally {
       this.#pumping = false;
     }
+    this.#regulate();
+  }
+
+  /** Reads from the caller only as fast as its bytes are used. */
+  #regulate(): void {
+    const phase = this.#phase;
+    if (phase === "closed" || phase === "tunnel") return;
+    if (this.#upBlocked || this.decoder.buffered > HOLD_BYTES_MAX) this.downstream.pause();
+    else if (phase !== "deciding") this.downstream.resume();
   }
 
   /** False: nothing more to read for now. */
   #step(): boolean {
     if (this.#phase === "active") return this.#sendBody();
     if (this.#phase !== "idle") return false;
+    // Whoever does not read its answers gets no more of them.
+    if (this.downstream.queuedBytes > HOLD_BYTES_MAX) return false;
     const event = this.decoder.next();
     if (event === "more") return false;
     if (event === "head") {
@@ -306,7 +358,6 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     client.user = this;
     client.decoder.expect(this.head.method, this.head.upgrade !== undefined);
     if (this.#replay.length > 0 || this.#requestEnded) this.#sendAgain();
-    this.downstream.resume();
   }
 
   /** Repeats what an earlier attempt has sent already. */
@@ -357,7 +408,6 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     if (client !== this.#client || !this.#upBlocked) return;
     this.#upBlocked = false;
     this.#pump();
-    if (!this.#upBlocked) this.downstream.resume();
   }
 
   // ---- the answer ------------------------------------------------------------------------------
@@ -403,6 +453,12 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
     this.#replay.clear();
     if (this.#tryTimer !== undefined) clearTimeout(this.#tryTimer);
     if (head.status === 101) {
+      if (!this.#requestEnded) {
+        // RFC 9110, 7.8: the request is read to its end first; what is left of it is no tunnel.
+        this.#answerHead = undefined;
+        this.#attemptFailed("upstream_invalid", "invalid", "upstream switched protocols early");
+        return false;
+      }
       this.#tunnel(client, head);
       return false;
     }
@@ -633,7 +689,6 @@ export class Exchange implements ConnectionHandler, ClientUser, ConnectUser, Wai
       return;
     }
     this.#phase = "idle";
-    this.downstream.resume();
     this.#pump();
   }
 

@@ -417,3 +417,73 @@ test("a connection that waited for a slow reader serves the next request", async
   expect(connections).toBe(1);
   socket.destroy();
 }, 20_000);
+
+test("a caller that reads no answers gets no more of its requests served", async () => {
+  let served = 0;
+  const port = rawServer((socket, text) => {
+    const requests = text.split("GET ").length - 1;
+    served += requests;
+    const body = "x".repeat(4096);
+    const answer = `HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n${body}`;
+    socket.write(answer.repeat(requests));
+  });
+  const plane = newPlane();
+  const web = plane.workload("web");
+  web.snapshot.set(
+    snapshotOf([{ service: "cart", port: 80, endpoints: [{ ports: { 80: port } }] }]),
+  );
+  const socket = netConnect(web.outbound, "127.0.0.1");
+  socket.pause();
+  const total = 20_000;
+  socket.write("GET / HTTP/1.1\r\nHost: cart\r\n\r\n".repeat(total));
+  let before = -1;
+  while (before !== served) {
+    before = served;
+    await Bun.sleep(400);
+  }
+  // 80 MB of answers would be waiting otherwise; the sockets hold a few.
+  expect(served).toBeLessThan(total / 2);
+  let bytes = 0;
+  socket.on("data", (chunk) => {
+    bytes += chunk.length;
+  });
+  socket.resume();
+  const deadline = performance.now() + 10_000;
+  while (served < total && performance.now() < deadline) await Bun.sleep(20);
+  expect(served).toBe(total);
+  while (bytes < total * 4096 && performance.now() < deadline) await Bun.sleep(20);
+  socket.destroy();
+  expect(bytes).toBeGreaterThan(total * 4096);
+}, 20_000);
+
+test("a switch of protocols before the request's end is no tunnel", async () => {
+  const port = rawServer((socket) => {
+    socket.write("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+  });
+  const plane = newPlane();
+  const web = plane.workload("web");
+  web.snapshot.set(
+    snapshotOf([{ service: "cart", port: 80, endpoints: [{ ports: { 80: port } }] }]),
+  );
+  const head = "POST / HTTP/1.1\r\nHost: cart\r\nConnection: upgrade\r\nUpgrade: x\r\n";
+  const answer = await rawTalk(web.outbound, `${head}Content-Length: 9\r\n\r\nabc`);
+  expect(answer).toStartWith("HTTP/1.1 502 ");
+});
+
+test("two instances of one service behind one mesh port both serve", async () => {
+  const plane = newPlane();
+  for (const name of ["a", "b"]) {
+    const port = serve(() => new Response(name));
+    plane.workload("cart", [{ servicePort: 80, host: "127.0.0.1", port }]);
+  }
+  const web = plane.workload("web");
+  web.snapshot.set(
+    snapshotOf([{ service: "cart", port: 80, endpoints: [plane.endpoint("cart")] }]),
+  );
+  const seen = await Promise.all(
+    Array.from({ length: 8 }, async () =>
+      (await fetch(web.url, { headers: { host: "cart" } })).text(),
+    ),
+  );
+  expect([...new Set(seen)].sort()).toEqual(["a", "b"]);
+});

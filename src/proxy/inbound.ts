@@ -71,7 +71,8 @@ export class Inbound {
   /** By `<namespace>/<service>`; several are instances of one service on this node. */
   readonly #locals = new Map<string, LocalWorkload[]>();
   readonly #ports = new Map<LocalWorkload, ReadonlyMap<number, InboundPort>>();
-  readonly #sides = new Map<string, InboundSide>();
+  /** By caller. Instances of one service have ports of their own. */
+  readonly #sides = new Map<InboundPort, Map<string, InboundSide>>();
   #turn = 0;
 
   constructor(state: ProxyState) {
@@ -169,12 +170,13 @@ export class Inbound {
   }
 
   #sideFor(port: InboundPort, source: string): InboundSide {
-    const key = `${port.local.name}:${port.servicePort} ${source}`;
-    const known = this.#sides.get(key);
+    const known = this.#sides.get(port)?.get(source);
     if (known !== undefined) return known;
-    if (this.#sides.size >= SIDES_MAX) this.#sides.clear();
+    const sides = this.#sides.get(port) ?? new Map<string, InboundSide>();
+    if (sides.size >= SIDES_MAX) sides.clear();
     const side = new InboundSide(port, source);
-    this.#sides.set(key, side);
+    sides.set(source, side);
+    this.#sides.set(port, sides);
     return side;
   }
 }
