@@ -1,5 +1,7 @@
 /** The first story: two services that know nothing of each other's addresses talk to each other. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { ask, metrics, run, type Sidecar, sumMetric, TestMesh, until } from "../harness/mesh.ts";
 import { type App, echo } from "../harness/servers.ts";
 
@@ -148,6 +150,13 @@ describe("golden signals", () => {
         tls: "mtls",
       }),
     ).toBeGreaterThan(0);
+  });
+
+  test("are all documented, by their exact names", async () => {
+    const page = readFileSync(join(import.meta.dir, "../../docs/operations.md"), "utf8");
+    const names = [...(await metrics(cart)).matchAll(/^# HELP (\S+)/gm)].map(([, name]) => name);
+    expect(names.length).toBeGreaterThan(10);
+    expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
   });
 
   test("health and readiness answer, readiness by name", async () => {
