@@ -163,7 +163,11 @@ export const FLAGS = {
   advertise: one("ADDRESS", "address other proxies dial", text),
   "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", text),
   health: one("CHECK", "tcp, none, or a path: when the application is ready (tcp)", health),
-  "access-log": one("on|off", "one JSON line per request on stdout (off)", readOneOf(["on", "off"])),
+  "access-log": one(
+    "on|off",
+    "one JSON line per request on stdout (off)",
+    readOneOf(["on", "off"]),
+  ),
 } as const satisfies Readonly<Record<string, Flag<unknown>>>;
 
 export type FlagName = keyof typeof FLAGS;
