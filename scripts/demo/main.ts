@@ -2,7 +2,7 @@
  * The demo: starts the example mesh, shows its edges live, and with `--exit` tells the whole story
  * (canary, control plane killed, rollback) while it checks every claim.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { amountOf, difference, type Edge, edgesOf, parse } from "./metrics.ts";
@@ -21,7 +21,12 @@ interface Stats {
   readonly errors: readonly string[];
 }
 
-const folder = mkdtempSync(join(tmpdir(), "weft-demo-"));
+/** Always the same folder: `weft up` finds there what a killed demo left running, and stops it. */
+const folder = join(tmpdir(), `weft-demo-${process.getuid?.() ?? 0}`);
+mkdirSync(folder, { recursive: true, mode: 0o700 });
+/** Written by `weft up` once everything runs. */
+const ready = join(folder, "up.json");
+rmSync(ready, { force: true });
 const screen = new Screen();
 const problems: string[] = [];
 const log = join(folder, "up.log");
@@ -189,6 +194,7 @@ function checkEdges(map: ReadonlyMap<string, Edge>): void {
 async function main(): Promise<number> {
   const started = performance.now();
   screen.say("starting the example mesh (six services, a shopper, redis) …");
+  await until("the mesh is up", async () => existsSync(ready) || undefined, 60_000);
   await until("the shop is open", async () => ((await stats()).ok > 0 ? true : undefined), 60_000);
   await findTargets();
   opening = await edges();
