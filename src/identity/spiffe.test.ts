@@ -129,3 +129,25 @@ describe("names derived from a trust domain", () => {
     ]);
   });
 });
+
+interface Golden {
+  readonly trustDomain: string;
+  readonly namespace: string;
+  readonly service: string;
+  readonly serviceAccount: string;
+  readonly port: number;
+  readonly spiffeId: string;
+  readonly sni: string;
+  readonly dnsNames: string[];
+}
+
+test("names are those that other versions know", () => {
+  const path = join(import.meta.dir, "../../test/fixtures/contracts/names.json");
+  const golden: Golden = JSON.parse(readFileSync(path, "utf8"));
+  const { trustDomain, namespace, service, serviceAccount, port, spiffeId, sni } = golden;
+  expect(spiffeIdOf(trustDomain, namespace, serviceAccount)).toBe(spiffeId);
+  expect(parseWorkloadIdentity(spiffeId)).toEqual({ trustDomain, namespace, serviceAccount });
+  expect(sniOf(port, service, namespace, trustDomain)).toBe(sni);
+  expect(parseSni(sni, trustDomain)).toEqual({ port, service, namespace });
+  expect(serviceDnsNames(trustDomain, namespace, service)).toEqual(golden.dnsNames);
+});
