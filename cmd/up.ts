@@ -285,8 +285,12 @@ class Up {
     forgetChildren(this.#options.data);
   }
 
+  /** The control plane is only told to stop: killed, it would leave its NATS server behind. */
   killAll(): void {
-    for (const child of this.#children) child.kill();
+    for (const child of this.#children) {
+      if (child === this.#controlplane) void child.stop(STOP_CONTROLPLANE_MS);
+      else child.kill();
+    }
   }
 
   #child(

@@ -1,10 +1,11 @@
 /**
- * The demo: starts the example mesh, shows its edges live, and with `--exit` tells the whole story
- * (canary, control plane killed, rollback) while it checks every claim.
+ * The demo: starts the example mesh, shows its edges live and tells a story (canary, control plane
+ * killed, rollback) while it checks every claim. Then it ends with `--exit`, or leaves the mesh to
+ * whoever is watching.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { amountOf, difference, type Edge, edgesOf, parse } from "./metrics.ts";
 import { render, Screen } from "./table.ts";
 
@@ -29,12 +30,15 @@ const ready = join(folder, "up.json");
 rmSync(ready, { force: true });
 const screen = new Screen();
 const problems: string[] = [];
+let stopping = false;
 const log = join(folder, "up.log");
 const up = Bun.spawn([WEFT, "up", FILE, `--data=${folder}`, `--port-base=${PORT_BASE}`], {
   cwd: import.meta.dir,
   stdin: "ignore",
   stdout: Bun.file(log),
   stderr: Bun.file(`${log}.err`),
+  // Ctrl-C reaches the demo alone: a second signal would make `weft up` kill instead of stop.
+  detached: true,
 });
 
 function check(claim: string, holds: boolean): void {
@@ -103,6 +107,7 @@ async function watch(seconds: number): Promise<void> {
     const started = performance.now();
     await Bun.sleep(1000);
     const now = await edges();
+    if (stopping) return;
     screen.show(render(now, before, (performance.now() - started) / 1000));
     before = now;
   }
@@ -148,13 +153,15 @@ async function revision(): Promise<number> {
   return Math.max(...list.map(({ revision }) => revision));
 }
 
-async function story(): Promise<void> {
+/** Gives the revision that sends half of the requests to v2. */
+async function story(): Promise<number> {
   screen.say("\n1. Traffic as configured: 90 % to reviews v1, 10 % to v2");
   const first = await revision();
   await checkSplit(90, 10, 5);
 
   screen.say("\n2. Half of it to v2: weft apply --wait");
   await weft("apply", "-f", route(50, 50), "--wait", "-m", "half to v2");
+  const half = await revision();
   await checkSplit(50, 50, 4);
 
   screen.say("\n3. kill -9 of the control plane while the shopper goes on");
@@ -167,6 +174,7 @@ async function story(): Promise<void> {
   screen.say(`\n4. Back to revision ${first}: weft rollback ${first} --wait`);
   await weft("rollback", String(first), "--wait");
   await checkSplit(90, 10, 5);
+  return half;
 }
 
 function checkEdges(map: ReadonlyMap<string, Edge>): void {
@@ -191,6 +199,18 @@ function checkEdges(map: ReadonlyMap<string, Edge>): void {
   }
 }
 
+function yourTurn(half: number): string {
+  return [
+    "\nYour turn, in another terminal (Ctrl-C here ends the demo):",
+    `  export WEFT_DATA=${folder}/controlplane PATH=$PATH:${dirname(WEFT)}`,
+    "  weft status",
+    "  weft check",
+    "  weft history",
+    `  weft rollback ${half} --wait        # half to v2 again: watch SPLIT`,
+    "",
+  ].join("\n");
+}
+
 async function main(): Promise<number> {
   const started = performance.now();
   screen.say("starting the example mesh (six services, a shopper, redis) …");
@@ -202,11 +222,7 @@ async function main(): Promise<number> {
     `open after ${((performance.now() - started) / 1000).toFixed(1)} s; ` +
       `${targets.length} proxies`,
   );
-  if (!exitAfter) {
-    screen.say(`try: dist/weft status --data=${folder}/controlplane   (Ctrl-C ends the demo)`);
-    for (;;) await watch(3600);
-  }
-  await story();
+  const half = await story();
   screen.say("\n5. The whole time");
   checkEdges(await edges());
   const total = await stats();
@@ -220,10 +236,16 @@ async function main(): Promise<number> {
       ? `\nall of it holds (${((performance.now() - started) / 1000).toFixed(0)} s)`
       : `\n${problems.length} claims do not hold`,
   );
+  if (!exitAfter) {
+    screen.say(yourTurn(half));
+    while (!stopping) await watch(3600);
+    await new Promise(() => {}); // stop() ends the process.
+  }
   return problems.length === 0 ? 0 : 1;
 }
 
 async function stop(code: number): Promise<never> {
+  stopping = true;
   up.kill("SIGTERM");
   await Promise.race([up.exited, Bun.sleep(15_000)]);
   if (code === 0) rmSync(folder, { recursive: true, force: true });
@@ -231,11 +253,14 @@ async function stop(code: number): Promise<never> {
   process.exit(code);
 }
 
-process.on("SIGINT", () => void stop(0));
-process.on("SIGTERM", () => void stop(0));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => void stop(0));
+}
 try {
   await stop(await main());
 } catch (error) {
+  // What fails while everything is being stopped says nothing.
+  if (stopping) await new Promise(() => {});
   screen.say(`\n${error instanceof Error ? error.message : error}`);
   screen.say(readFileSync(`${log}.err`, "utf8").split("\n").slice(-25).join("\n"));
   await stop(1);
