@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Failure } from "../src/error.ts";
@@ -87,4 +87,16 @@ describe("the table", () => {
   test("variables are spelled after flags", () => {
     expect(variableOf("token-file")).toBe("WEFT_TOKEN_FILE");
   });
+});
+
+test("docs/operations.md lists every flag, with its modes and its help", () => {
+  const page = readFileSync(join(import.meta.dir, "../docs/operations.md"), "utf8");
+  const modes = Object.entries(MODE_FLAGS) as [string, readonly string[]][];
+  const rows = Object.entries(FLAGS).map(([name, { hint, help }]) => {
+    const flag = hint === "" ? `--${name}` : `--${name} ${hint.replaceAll("|", "\\|")}`;
+    const taken = modes.filter(([, names]) => names.includes(name)).map(([mode]) => mode);
+    const where = taken.length === modes.length || taken.length === 0 ? "all" : taken.join(", ");
+    return `| \`${flag}\` | ${where} | ${help.replaceAll("|", "\\|")} |`;
+  });
+  expect(rows.filter((row) => !page.includes(row))).toEqual([]);
 });

@@ -109,7 +109,7 @@ export const FLAGS = {
     readOneOf(["controlplane", "sidecar", "node"]),
   ),
   data: one("DIR", "folder for state (0700), one per process", text),
-  bind: one("ADDRESS", "address to listen on", text),
+  bind: one("ADDRESS", "address to listen on (control plane 127.0.0.1, mesh port 0.0.0.0)", text),
   "port-base": one("PORT", "first of the ports weft uses (17000)", portBase),
   "trust-domain": one("NAME", "trust domain of all identities (weft.local)", trustDomain),
   "nats-url": one(

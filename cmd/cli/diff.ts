@@ -3,7 +3,7 @@ import type { ApplyAnswer, ChangeAnswer, DiffAnswer, Page } from "../../src/api/
 import { EXIT } from "../../src/error.ts";
 import { usage } from "../grammar.ts";
 import { reporting } from "./apply.ts";
-import { excerpted, lineDiff } from "./line-diff.ts";
+import { documentDiff } from "./line-diff.ts";
 import type { Session, Typed } from "./session.ts";
 import { readSources } from "./sources.ts";
 import { paint, type Terminal } from "./terminal.ts";
@@ -48,7 +48,7 @@ function printDiffs(terminal: Terminal, changes: readonly ChangeAnswer[]): void 
     const to = after === "" ? "/dev/null" : key;
     terminal.out(paint(terminal, "bold", `--- ${from}\n+++ ${to}`));
     terminal.out("\n");
-    for (const { mark, text } of excerpted(lineDiff(before, after))) {
+    for (const { mark, text } of documentDiff(before, after)) {
       const line = `${mark}${text}`;
       const shown = mark === " " ? line : paint(terminal, mark === "+" ? "green" : "red", line);
       terminal.out(`${shown}\n`);

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { excerpted, lineDiff } from "./line-diff.ts";
+import { documentDiff, excerpted, lineDiff } from "./line-diff.ts";
 
 const shown = (a: string, b: string) =>
   lineDiff(a, b)
@@ -37,5 +37,11 @@ test("equal lines far from a change are left out", () => {
     "+new",
     " l11",
     " …",
+  ]);
+});
+
+test("a change of origin alone is said in words instead of an empty excerpt", () => {
+  expect(documentDiff("a: 1\n", "a: 1\n").map(({ text }) => text)).toEqual([
+    "same text; from a registration on one side, applied on the other",
   ]);
 });

@@ -56,6 +56,12 @@ function script(a: readonly string[], b: readonly string[]): readonly DiffLine[]
   return [...lines, ...removed.slice(i), ...added.slice(j)];
 }
 
+/** What lies between two states of one document, shortened for people. */
+export function documentDiff(before: string, after: string): readonly DiffLine[] {
+  if (before !== after) return excerpted(lineDiff(before, after));
+  return [{ mark: " ", text: "same text; from a registration on one side, applied on the other" }];
+}
+
 /** Keeps `around` equal lines beside each change; a gap is one `…` line. */
 export function excerpted(lines: readonly DiffLine[], around = 3): readonly DiffLine[] {
   const kept = lines.map((_, i) =>
