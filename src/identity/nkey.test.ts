@@ -25,6 +25,17 @@ describe("nkeys", () => {
     expect(isNkeyPublic("user", account.publicKey)).toBe(false);
   });
 
+  test("spare bits of the last letter must be zero", () => {
+    // 36 bytes leave two bits of 58 letters over: three more spellings of the same bytes.
+    const { seed } = createNkey("user");
+    const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    const last = letters.indexOf(seed.at(-1)!);
+    for (let spare = 1; spare < 4; spare++) {
+      const other = seed.slice(0, -1) + letters[last + spare];
+      expect(nkeyFromSeed("user", other)).toBeUndefined();
+    }
+  });
+
   test("one wrong letter is noticed", () => {
     const { seed, publicKey } = createNkey("user");
     const flip = (text: string, at: number) =>

@@ -45,6 +45,7 @@ export function base32(bytes: Uint8Array): string {
   return bits === 0 ? text : text + ALPHABET[(value << (5 - bits)) & 31];
 }
 
+/** Undefined for foreign letters, and for spare bits that are not zero (RFC 4648, 3.5). */
 function unbase32(text: string): Buffer | undefined {
   const bytes = Buffer.alloc((text.length * 5) >> 3);
   let at = 0;
@@ -60,7 +61,7 @@ function unbase32(text: string): Buffer | undefined {
     bytes[at++] = value >>> bits;
     value &= (1 << bits) - 1;
   }
-  return bytes;
+  return value === 0 ? bytes : undefined;
 }
 
 function crc16(bytes: Uint8Array): number {
