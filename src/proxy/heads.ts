@@ -5,6 +5,7 @@ import {
   cutFields,
   encodeRequestHead,
   encodeResponseHead,
+  synthesize,
   upgradeFields,
 } from "../http/h1/encode.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
@@ -104,4 +105,18 @@ export function responseHeadFor(
 /** The 101 that turns the connection into a tunnel. */
 export function switchingHeadFor(head: ResponseHead, upgrade: string): string {
   return encodeResponseHead(head, { add: upgradeFields(head.upgrade ?? upgrade) });
+}
+
+const TEXT_FIELD = "content-type: text/plain; charset=utf-8\r\n";
+
+/** An answer of our own. `fields` are extra lines with their CRLF. */
+export function ownAnswer(
+  status: number,
+  fields: string,
+  body: string,
+  how: { readonly close: boolean; readonly headOnly: boolean },
+): Uint8Array {
+  const type = body === "" ? "" : TEXT_FIELD;
+  const connection = how.close ? CLOSE_FIELD : "";
+  return synthesize(status, type + fields + connection, body, how.headOnly);
 }
