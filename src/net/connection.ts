@@ -73,6 +73,7 @@ export class Connection {
   #shut = false;
   #peerEnded = false;
   #closed = false;
+  #broken = false;
   #paused = false;
   #delivering = false;
   #held: Uint8Array[] | undefined;
@@ -100,6 +101,11 @@ export class Connection {
 
   get closed(): boolean {
     return this.#closed;
+  }
+
+  /** A write found the connection gone already: its bytes went nowhere. `close` follows. */
+  get broken(): boolean {
+    return this.#broken;
   }
 
   get peerEnded(): boolean {
@@ -130,7 +136,7 @@ export class Connection {
     if (this.#closed || this.#finish !== "none") return true;
     if (this.#queued > 0) return this.#enqueue(bytes);
     const sent = this.#socket.write(bytes);
-    if (sent === bytes.length || sent < 0) return true;
+    if (sent === bytes.length || sent < 0) return this.#took(sent);
     return this.#enqueue(sent === 0 ? bytes : bytes.subarray(sent));
   }
 
@@ -154,7 +160,7 @@ export class Connection {
     if (body !== undefined) scratch.set(body, before.length);
     if (after !== "") scratch.latin1Write(after, bodyEnd);
     const sent = this.#socket.write(scratch, 0, size);
-    if (sent === size || sent < 0) return true;
+    if (sent === size || sent < 0) return this.#took(sent);
     return this.#enqueue(Uint8Array.prototype.slice.call(scratch, sent, size));
   }
 
@@ -214,6 +220,11 @@ export class Connection {
     } finally {
       this.#delivering = false;
     }
+  }
+
+  #took(sent: number): true {
+    if (sent < 0) this.#broken = true;
+    return true;
   }
 
   #enqueue(bytes: Uint8Array): boolean {

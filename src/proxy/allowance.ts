@@ -29,9 +29,9 @@ export class Allowance {
     method: string,
     count: { readonly golden: Golden; readonly workload: string },
   ): boolean {
-    if (kind === "stale") {
+    if (kind === "stale" || kind === "unsent") {
       // The server closed it while we sent: a race that says nothing about the server.
-      if (this.#staleRetried || !isIdempotent(method)) return false;
+      if (this.#staleRetried || (kind === "stale" && !isIdempotent(method))) return false;
       this.#staleRetried = true;
       return true;
     }

@@ -58,6 +58,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   #tried: Endpoint[] | undefined;
   #client: HttpClient | undefined;
   #blocked = false;
+  /** Some of the request may have reached the endpoint. */
+  #sent = false;
+  /** The next attempt opens a connection: what was kept has proved stale. */
+  #fresh = false;
   /** The answer is being passed on: from here there is no other attempt. */
   #accepted = false;
   #held = false;
@@ -103,6 +107,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     this.#endpoint = undefined;
     this.#tried = undefined;
     this.#accepted = false;
+    this.#fresh = false;
     this.#replay.clear();
   }
 
@@ -145,7 +150,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     endpoint.active++;
     const tryMs = to.backend?.perTryTimeoutMs ?? 0;
     if (tryMs > 0) this.#tryTimer = setTimeout(() => this.#timedOut(tryMs), tryMs);
-    const client = endpoint.take(at);
+    const client = this.#fresh ? undefined : endpoint.take(at);
     if (client !== undefined) {
       this.#use(client);
       return;
@@ -174,6 +179,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   #use(client: HttpClient): void {
     this.#phase = "active";
     this.#client = client;
+    this.#sent = false;
     this.#blocked = false;
     this.#held = false;
     this.#endHeld = false;
@@ -199,7 +205,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   }
 
   #write(body: Uint8Array | undefined, last: boolean): void {
-    if (this.#up.send(this.#client!.connection, body, last, this.#sender.trailers)) return;
+    const { connection } = this.#client!;
+    const taken = this.#up.send(connection, body, last, this.#sender.trailers);
+    if (!connection.broken) this.#sent = true;
+    if (taken) return;
     this.#blocked = true;
     this.#sender.onBlocked();
   }
@@ -309,7 +318,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     if (client.answered) {
       this.fail("upstream_reset", "reset", `${name} closed before its answer ended`);
     } else if (client.served > 0) {
-      this.fail("upstream_reset", "stale", `${name} closed a kept connection`);
+      const kind = this.#sent ? "stale" : "unsent";
+      this.fail("upstream_reset", kind, `${name} closed a kept connection`);
+    } else if (!this.#sent) {
+      this.fail("connect_failed", "connect", `${name} closed before the request was sent`);
     } else if (error === undefined && client.endpoint.mesh !== undefined) {
       // A peer that refuses our certificate says so only by closing.
       this.fail("connect_failed", "refused", `${name} closed before any answer`);
@@ -327,6 +339,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   /** The attempt under way is over: another one, or none. */
   fail(reason: Reason, kind: FailureKind, message: string): void {
     const retry = !this.#accepted && this.#takeRetry(kind);
+    this.#fresh = kind === "stale" || kind === "unsent";
     this.drop();
     if (retry) this.#retry();
     else this.#sender.onGivenUp(reason, message);

@@ -2,14 +2,16 @@
 import type { TrafficPolicyDocument } from "../snapshot/document.ts";
 
 /**
- * connect, refused, app_unreachable, draining: the request reached no application. stale: a kept
- * connection was closed under it. reset, timeout, code: it may have been carried out.
+ * connect, refused, app_unreachable, draining: the request reached no application. unsent: a
+ * kept connection was gone before the first byte. stale: it was closed under the request. reset,
+ * timeout, code: it may have been carried out.
  */
 export type FailureKind =
   | "connect"
   | "refused"
   | "app_unreachable"
   | "draining"
+  | "unsent"
   | "stale"
   | "reset"
   | "timeout"
@@ -46,6 +48,7 @@ export function mayRetry(
       return retries.on.includes("reset") && isIdempotent(method);
     case "code":
       return isIdempotent(method);
+    case "unsent":
     case "stale":
     case "invalid":
       return false;

@@ -1,5 +1,6 @@
 /**
- * Retries as a share of what is under way, so that a failing service is not buried by its callers.
+ * Retries as a share of the first attempts under way, so that a failing service is not buried by
+ * its callers: with 20 %, attempts stay below 1.2 times the requests.
  */
 export class RetryBudget {
   #retries = 0;
@@ -10,7 +11,8 @@ export class RetryBudget {
 
   /** Whether one more retry may run now; if so it counts until `release`. */
   take(activeRequests: number, percent: number, minConcurrency: number): boolean {
-    const allowed = Math.max(minConcurrency, Math.floor((activeRequests * percent) / 100));
+    const firstAttempts = activeRequests - this.#retries;
+    const allowed = Math.max(minConcurrency, Math.floor((firstAttempts * percent) / 100));
     if (this.#retries >= allowed) return false;
     this.#retries++;
     return true;
