@@ -264,6 +264,8 @@ export class Connection {
 
   #onEnd(): void {
     this.#peerEnded = true;
+    // A reset that a write met first comes as an end: it must not pass for one.
+    if (this.#broken) return;
     if (this.#finish === "close") {
       if (this.#queued === 0) this.#socket.end();
       return;
@@ -281,7 +283,10 @@ export class Connection {
       for (; done < this.#queue.length; done++) {
         const bytes = this.#queue[done]!;
         const sent = this.#socket.write(bytes);
-        if (sent < 0) return;
+        if (sent < 0) {
+          this.#broken = true;
+          return;
+        }
         this.#queued -= sent;
         if (sent < bytes.length) {
           this.#queue[done] = bytes.subarray(sent);
@@ -295,8 +300,9 @@ export class Connection {
     if (this.#finish !== "close") this.handler.drain(this);
   }
 
-  #onClose(error: Error | undefined): void {
+  #onClose(cause: Error | undefined): void {
     if (this.#closed) return;
+    const error = cause ?? (this.#broken ? new Error("the peer reset the connection") : undefined);
     if (error === undefined && this.#finish !== "close") this.#deliverHeld(true);
     this.#closed = true;
     clearTimeout(this.#linger);

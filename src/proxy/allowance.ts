@@ -50,6 +50,11 @@ export class Allowance {
     return true;
   }
 
+  /** The last retry has led somewhere: others may try now. */
+  settle(): void {
+    this.#releaseBudget();
+  }
+
   /** The request is over. */
   release(waiter: Waiter): void {
     this.#staleRetried = false;

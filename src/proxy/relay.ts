@@ -12,6 +12,21 @@ export interface RelayMeter {
   readonly sent: Slot;
 }
 
+/** What a relay asks about a server that resets before its first byte. */
+export interface Trial {
+  /** These bytes go to the server. */
+  sent(chunk: Uint8Array): void;
+  /** The caller sends no more. */
+  ended(): void;
+  /** The server has sent something: the trial is over. */
+  passed(): void;
+  /**
+   * "again": the relay is over, and the caller has been taken back. "reset": it is passed on.
+   * "close": it is passed on as an orderly end.
+   */
+  failed(): "again" | "reset" | "close";
+}
+
 export interface Relay {
   /** Resets both sides. */
   destroy(): void;
@@ -19,17 +34,18 @@ export interface Relay {
 
 /**
  * Joins `caller` and `server`, taking over both handlers; both should be paused or freshly
- * opened. `done` is called once, when both are closed.
+ * opened. `done` is called once, when both are closed; not at all after a trial's "again".
  */
 export function relay(
   caller: Connection,
   server: Connection,
   meter: RelayMeter,
   done: (error: Error | undefined) => void,
+  trial?: Trial,
 ): Relay {
-  const state = { open: 2, error: undefined as Error | undefined, done };
-  caller.handler = new Direction(server, meter.received, state);
-  server.handler = new Direction(caller, meter.sent, state);
+  const state: RelayState = { open: 2, error: undefined, trial, done };
+  caller.handler = new Direction(server, meter.received, state, false);
+  server.handler = new Direction(caller, meter.sent, state, true);
   caller.resume();
   server.resume();
   return {
@@ -43,6 +59,7 @@ export function relay(
 interface RelayState {
   open: number;
   error: Error | undefined;
+  trial: Trial | undefined;
   readonly done: (error: Error | undefined) => void;
 }
 
@@ -51,19 +68,36 @@ class Direction implements ConnectionHandler {
   readonly #to: Connection;
   readonly #bytes: Slot;
   readonly #state: RelayState;
+  readonly #fromServer: boolean;
 
-  constructor(to: Connection, bytes: Slot, state: RelayState) {
+  constructor(to: Connection, bytes: Slot, state: RelayState, fromServer: boolean) {
     this.#to = to;
     this.#bytes = bytes;
     this.#state = state;
+    this.#fromServer = fromServer;
   }
 
   data(from: Connection, chunk: Uint8Array): void {
+    if (this.#state.trial !== undefined) this.#early(chunk);
     this.#bytes.value += chunk.length;
     if (!this.#to.write(chunk)) from.pause();
+    // As a host would answer bytes for a socket that is gone.
+    else if (this.#to.closed) from.destroy();
+  }
+
+  #early(chunk: Uint8Array): void {
+    if (this.#fromServer) this.#passed();
+    else this.#state.trial?.sent(chunk);
+  }
+
+  #passed(): void {
+    this.#state.trial?.passed();
+    this.#state.trial = undefined;
   }
 
   end(): void {
+    if (this.#fromServer) this.#passed();
+    else this.#state.trial?.ended();
     this.#to.end();
   }
 
@@ -72,9 +106,16 @@ class Direction implements ConnectionHandler {
   }
 
   close(_from: Connection, error: Error | undefined): void {
+    let orderly = error === undefined;
+    const trial = this.#fromServer && !this.#to.closed ? this.#state.trial : undefined;
+    if (error !== undefined && trial !== undefined) {
+      const verdict = trial.failed();
+      if (verdict === "again") return;
+      orderly = verdict === "close";
+    }
     this.#state.open--;
     this.#state.error ??= error;
-    if (error !== undefined) this.#to.destroy();
+    if (!orderly) this.#to.destroy();
     else this.#to.end();
     if (this.#state.open === 0) this.#state.done(this.#state.error);
   }

@@ -4,7 +4,9 @@ import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { TcpMeter } from "../telemetry/golden.ts";
 import type { Destination } from "../upstream/destination.ts";
 import type { Endpoint } from "../upstream/endpoint.ts";
-import { type Relay, relay } from "./relay.ts";
+import { Allowance } from "./allowance.ts";
+import { type Relay, relay, type Trial } from "./relay.ts";
+import { type FailureKind, ReplayBuffer } from "./retry.ts";
 import type { ProxyState, Ticking } from "./state.ts";
 
 /** ALPN name of opaque TCP between proxies. */
@@ -33,10 +35,30 @@ export function tunnelToApp(
   endpoint.dial(
     "",
     connectTimeoutMs,
-    (server) => tunnel.join(server, endpoint),
+    (server) => tunnel.join(server, endpoint, new AppTrial()),
     (error) => tunnel.fail("app_unreachable", error.message),
   );
   return tunnel;
+}
+
+/**
+ * A reset before any byte tells the caller's proxy that the application saw nothing. One that did
+ * see something and resets is therefore passed on as a close.
+ */
+class AppTrial implements Trial {
+  #touched = false;
+
+  sent(): void {
+    this.#touched = true;
+  }
+
+  ended(): void {}
+
+  passed(): void {}
+
+  failed(): "reset" | "close" {
+    return this.#touched ? "close" : "reset";
+  }
 }
 
 /** To an instance of a service: tries further ones as its retry policy says. */
@@ -45,40 +67,89 @@ export function tunnelToService(
   destination: Destination,
   options: TunnelOptions,
 ): ConnectionHandler {
-  const { policy } = destination.target;
-  const { now, random } = options.state;
-  const tried: Endpoint[] = [];
-  let attempts = 0;
   const tunnel = new Tunnel(caller, undefined, options);
-  if (destination.active >= policy.maxConnections) {
+  if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp(false);
     queueMicrotask(() => tunnel.fail("overflow", "too many connections to this service"));
-    return tunnel;
+  } else new ServiceTrial(tunnel, destination, options).attempt();
+  return tunnel;
+}
+
+const NO_METHOD = "";
+
+/** The attempts of one tunnel to reach an instance that serves it. */
+class ServiceTrial implements Trial {
+  readonly #tunnel: Tunnel;
+  readonly #destination: Destination;
+  readonly #options: TunnelOptions;
+  readonly #allowance = new Allowance();
+  readonly #tried: Endpoint[] = [];
+  readonly #replay = new ReplayBuffer();
+
+  constructor(tunnel: Tunnel, destination: Destination, options: TunnelOptions) {
+    this.#tunnel = tunnel;
+    this.#destination = destination;
+    this.#options = options;
+    this.#allowance.enter(destination, this);
+    tunnel.onOver = () => this.#allowance.release(this);
   }
-  destination.active++;
-  tunnel.onOver = () => destination.leave();
-  const attempt = () => {
-    const endpoint = destination.pick(now(), random, tried);
+
+  /** There is no waiting for a turn: whoever waited would hold a caller that cannot know. */
+  onTurn(): void {}
+
+  attempt(): void {
+    const { now, random } = this.#options.state;
+    const tunnel = this.#tunnel;
+    const destination = this.#destination;
+    const endpoint = destination.pick(now(), random, this.#tried);
     if (endpoint === undefined) {
       tunnel.meter ??= destination.meters.tcp(false);
       queueMicrotask(() => tunnel.fail("no_endpoint", "the service has no instance"));
       return;
     }
-    tried.push(endpoint);
-    attempts++;
+    this.#tried.push(endpoint);
     tunnel.meter = destination.meters.tcp(endpoint.mesh !== undefined);
     endpoint.dial(
       TCP_ALPN,
-      policy.connectTimeoutMs,
-      (server) => tunnel.join(server, endpoint),
+      destination.target.policy.connectTimeoutMs,
+      (server) => {
+        const joined = tunnel.join(server, endpoint, endpoint.mesh && this, this.#replay);
+        if (endpoint.mesh === undefined) this.passed();
+        return joined;
+      },
       (error) => {
-        if (attempts <= policy.retries.attempts && !tunnel.over) attempt();
+        if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
         else tunnel.fail("connect_failed", `cannot reach ${endpoint.name}: ${error.message}`);
       },
     );
-  };
-  attempt();
-  return tunnel;
+  }
+
+  #takeRetry(kind: FailureKind): boolean {
+    const count = { golden: this.#options.state.golden, workload: this.#options.workload };
+    return this.#allowance.retry(kind, this.#tried.length, NO_METHOD, count);
+  }
+
+  sent(chunk: Uint8Array): void {
+    this.#replay.add(chunk);
+  }
+
+  ended(): void {
+    this.#tunnel.end();
+  }
+
+  passed(): void {
+    this.#replay.clear();
+    this.#allowance.settle();
+  }
+
+  failed(): "again" | "reset" {
+    this.#tried.at(-1)?.avoid();
+    this.#tunnel.refused = "app_unreachable";
+    if (!this.#replay.complete || !this.#takeRetry("app_unreachable")) return "reset";
+    this.#tunnel.takeBack();
+    this.attempt();
+    return "again";
+  }
 }
 
 const IGNORE: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };
@@ -88,9 +159,13 @@ class Tunnel implements ConnectionHandler, Ticking {
   meter: TcpMeter | undefined;
   /** Called once when it is over. */
   onOver: (() => void) | undefined;
+  /** Why the endpoint refused, where a reset says more than that it happened. */
+  refused: Reason | undefined;
   readonly #caller: Connection;
   readonly #options: TunnelOptions;
+  #endpoint: Endpoint | undefined;
   #relay: Relay | undefined;
+  #opened = false;
   #over = false;
   #held: Uint8Array[] = [];
   #ended = false;
@@ -107,28 +182,51 @@ class Tunnel implements ConnectionHandler, Ticking {
     return this.#over;
   }
 
-  join(server: Connection, endpoint: Endpoint): ConnectionHandler {
+  /** `replay`: what an earlier endpoint got and did nothing with. */
+  join(
+    server: Connection,
+    endpoint: Endpoint,
+    trial: Trial | undefined,
+    replay?: ReplayBuffer,
+  ): ConnectionHandler {
     if (this.#over || this.meter === undefined || this.#caller.closed) {
       server.destroy();
       this.#finish("");
       return IGNORE;
     }
     const { meter } = this;
-    const first = this.#options.opened();
-    if (first !== undefined && first.length > 0) this.#forward(server, first);
-    for (const chunk of this.#held.splice(0)) this.#forward(server, chunk);
+    for (const chunk of replay?.chunks() ?? []) server.write(chunk);
+    const first = this.#opened ? undefined : this.#options.opened();
+    this.#opened = true;
+    if (first !== undefined && first.length > 0) this.#held.unshift(first);
+    for (const chunk of this.#held.splice(0)) {
+      trial?.sent(chunk);
+      meter.received.value += chunk.length;
+      server.write(chunk);
+    }
+    this.#endpoint = endpoint;
     endpoint.active++;
-    this.#relay = relay(this.#caller, server, meter, (error) => {
-      endpoint.active--;
-      this.#finish(error === undefined ? "" : "upstream_reset");
-    });
+    this.refused = undefined;
+    const done = (error: Error | undefined) => {
+      this.#leave();
+      this.#finish(error === undefined ? "" : (this.refused ?? "upstream_reset"));
+    };
+    this.#relay = relay(this.#caller, server, meter, done, trial);
     if (this.#ended) server.end();
     return server.handler;
   }
 
-  #forward(server: Connection, bytes: Uint8Array): void {
-    if (this.meter !== undefined) this.meter.received.value += bytes.length;
-    server.write(bytes);
+  /** The endpoint is gone and saw nothing: the caller waits for another. */
+  takeBack(): void {
+    this.#leave();
+    this.#relay = undefined;
+    this.#caller.handler = this;
+    this.#caller.pause();
+  }
+
+  #leave(): void {
+    if (this.#endpoint !== undefined) this.#endpoint.active--;
+    this.#endpoint = undefined;
   }
 
   fail(reason: Reason, message: string): void {
