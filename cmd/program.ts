@@ -17,6 +17,7 @@ import {
   variableOf,
 } from "./flags.ts";
 import { readOneOf } from "./grammar.ts";
+import { ensureFastCopies } from "./proxy/fast-copies.ts";
 import {
   controlplaneOptions,
   DEFAULTS,
@@ -243,6 +244,7 @@ async function start(mode: Mode, settings: Settings, around: Surroundings): Prom
   }
   const options =
     mode === "sidecar" ? sidecarOptions(settings, around) : nodeOptions(settings, around);
+  ensureFastCopies();
   const { runProxy } = await import("./proxy.ts");
   return runProxy(options);
 }

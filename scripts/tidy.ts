@@ -64,7 +64,7 @@ export const HOMES: Readonly<Record<string, readonly string[]>> = {
   yaml: ["src/config"],
   hono: ["src/api", "src/admin", "src/serve"],
   commander: ["cmd"],
-  "bun:ffi": ["src/net"],
+  "bun:ffi": ["src/net", "cmd"],
 };
 
 const BANNED: readonly (readonly [pattern: RegExp, instead: string])[] = [
