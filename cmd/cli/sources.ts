@@ -55,9 +55,12 @@ function filesAt(path: string): readonly string[] {
 
 function readText(file: string): string {
   try {
-    return readFileSync(file, "utf8");
+    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
+    if (code === "ERR_ENCODING_INVALID_ENCODED_DATA") {
+      throw usage(`-f: ${file} is not UTF-8`, "save it as UTF-8");
+    }
     throw usage(`-f: cannot read ${file} (${code})`, "check its permissions");
   }
 }

@@ -1,7 +1,7 @@
 /** `weft token`: what proxies join with, and people call the API with. */
 import type { CreatedToken, TokenAnswer } from "../../src/api/answers.ts";
 import { EXIT } from "../../src/error.ts";
-import { readDuration, readName } from "../grammar.ts";
+import { readDuration, readName, usage } from "../grammar.ts";
 import { getAll } from "./client.ts";
 import { printListing } from "./list.ts";
 import type { Session, Typed } from "./session.ts";
@@ -15,13 +15,20 @@ export async function createToken(session: Session, typed: Typed): Promise<numbe
   const cidr = typedText(typed, "cidr");
   const description = typedText(typed, "description");
   const namespace = session.settings.namespace;
+  const admin = typedToggle(typed, "admin");
+  if (admin && (once || services.length > 0 || cidr !== undefined)) {
+    const why = "an admin token is good for the whole API: --admin takes only --ttl";
+    throw usage(why, "weft token create --admin --ttl 8h");
+  }
   const client = await session.client();
   const created = await client.post<CreatedToken>("/v1/tokens", {
-    kind: typedToggle(typed, "admin") ? "admin" : "join",
+    kind: admin ? "admin" : "join",
     once,
     ttlMs: readDuration(ttl, "--ttl"),
     ...(services.length === 0 ? {} : { services }),
-    ...(services.length === 0 && namespace === undefined ? {} : { namespace: session.namespace }),
+    ...(admin || (services.length === 0 && namespace === undefined)
+      ? {}
+      : { namespace: session.namespace }),
     ...(cidr === undefined ? {} : { cidr }),
     ...(description === undefined ? {} : { description }),
   });

@@ -95,7 +95,10 @@ export async function startApi(): Promise<ApiFixture> {
       },
       ...(body === undefined
         ? {}
-        : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+        : {
+            body:
+              typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
+          }),
     };
     return app.request(path, init, { peer: options.peer, remoteAddress: "127.0.0.1" });
   };

@@ -99,6 +99,30 @@ const wrong: readonly (readonly [string, string, AskOptions, number, string])[] 
   ["a stale base", "/v1/delete", { body: { keys: ["Service/default/a"], base: 0 } }, 409, "stale"],
   ["a bad kind of token", "/v1/tokens", { body: { kind: "root" } }, 400, "invalid_value"],
   ["no certificate", "/v1/svid", { body: {} }, 401, "certificate_missing"],
+  ["an unknown parameter", "/v1/status?wtch=true", {}, 400, "invalid_query"],
+  ["a parameter twice", "/v1/revisions?limit=1&limit=2", {}, 400, "invalid_query"],
+  ["a flag that is no flag", "/v1/backup?keys=1", {}, 400, "invalid_query"],
+  ["a number that is none", "/v1/diff?from=1e3", {}, 400, "invalid_query"],
+  ["a made-up cursor", "/v1/tokens?cursor=!!!", {}, 400, "invalid_query"],
+  ["a cursor of another list", "/v1/revisions?cursor=QUFB", {}, 400, "invalid_query"],
+  ["a cursor that is not UTF-8", "/v1/audit?cursor=_w", {}, 400, "invalid_query"],
+  [
+    "a book of a message",
+    "/v1/rollback",
+    { body: { to: 1, message: "x".repeat(2001) } },
+    400,
+    "invalid_value",
+  ],
+  ["an impossible range", "/v1/tokens", { body: { cidr: "10.0.0.0/33" } }, 400, "cidr_invalid"],
+  ["no address in a range", "/v1/tokens", { body: { cidr: "999.1.1.1/9" } }, 400, "cidr_invalid"],
+  ["a token for no service", "/v1/tokens", { body: { services: [] } }, 400, "invalid_value"],
+  [
+    "a limited admin token",
+    "/v1/tokens",
+    { body: { kind: "admin", services: ["a"] } },
+    400,
+    "invalid_value",
+  ],
   ["an admin token to join", "/v1/join", { body: {} }, 403, "token_kind"],
 ];
 
@@ -112,6 +136,32 @@ for (const [what, path, options, status, code] of wrong) {
     expect(lastRevision(api.store)).toBe(before);
   });
 }
+
+test("a misspelt dry run deletes nothing", async () => {
+  await apply(service("kept"));
+  for (const query of ["dryrun=true", "dryRun=1", "dryRun=yes", "dryRun"]) {
+    const path = `/v1/resources/Service/default/kept?${query}`;
+    const { status, json } = await api.ask(path, { method: "DELETE" });
+    expect([query, status, json["code"]]).toEqual([query, 400, "invalid_query"]);
+  }
+  const path = "/v1/resources/Service/default/kept?dryRun=true";
+  expect((await api.ask(path, { method: "DELETE" })).json).toMatchObject({ dryRun: true });
+  expect((await api.ask("/v1/resources/Service/default/kept")).status).toBe(200);
+});
+
+test("a body that is not UTF-8 is refused, not mended", async () => {
+  const body = Buffer.from('{"sources":[{"name":"a","text":"# caf\xe9"}]}', "latin1");
+  const response = await api.fetch("/v1/apply", { body });
+  expect(response.status).toBe(400);
+  expect(await response.json()).toMatchObject({ code: "invalid_utf8" });
+});
+
+test("HEAD leaves no stream behind", async () => {
+  for (let i = 0; i < 101; i++) {
+    const answer = await api.ask("/v1/status?watch=true", { method: "HEAD" });
+    expect(answer.status).toBe(200);
+  }
+});
 
 test("content types other than JSON are refused", async () => {
   const headers = { "content-type": "text/yaml" };

@@ -8,6 +8,7 @@ import { readJson } from "./body.ts";
 import type { OpenStreams } from "./events.ts";
 import { openApi } from "./openapi.ts";
 import { problemAnswer, problemOf, refusal } from "./problem.ts";
+import { checkQuery } from "./query.ts";
 import type { ApiParts, Call, Route } from "./route.ts";
 import { DOCUMENT_ROUTES } from "./routes-documents.ts";
 import { IDENTITY_ROUTES } from "./routes-identity.ts";
@@ -31,6 +32,8 @@ export function createApi(parts: ApiParts): Hono<{ Bindings: ServeEnv }> {
     app.on(route.method, path, async (c) => {
       const response = await answer(route, parts, streams, c);
       requests.slot(route.method, route.path, String(response.status)).value += 1;
+      // Nobody will read it: a stream must not go on behind an answer to HEAD.
+      if (c.req.method === "HEAD") await response.body?.cancel();
       return response;
     });
   }
@@ -57,6 +60,7 @@ async function answer(
       parts.store,
       parts.now(),
     );
+    if (route.access !== "open") checkQuery(c.req.queries(), route.query ?? {});
     if (route.method !== "GET") requirePresent(parts.store);
     const body = route.body === undefined ? {} : await readJson(c.req.raw, route.body);
     const call: Call = {
@@ -68,6 +72,11 @@ async function answer(
       signal: c.req.raw.signal,
       param: (name) => c.req.param(name) ?? "",
       query: (name) => c.req.query(name),
+      flag: (name) => c.req.query(name) === "true",
+      count: (name) => {
+        const text = c.req.query(name);
+        return text === undefined ? undefined : Number(text);
+      },
       body,
     };
     return toResponse(await route.handle(call), route.status ?? 200);

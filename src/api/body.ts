@@ -7,6 +7,8 @@ export type Json = Readonly<Record<string, unknown>>;
 const BODY_BYTES_MAX = 5 * 1024 * 1024;
 /** Deeper than any request; bounds what parsers recurse into. */
 const DEPTH_MAX = 64;
+/** Room for an explanation, not for a book. */
+const TEXT_MAX = 2000;
 
 /** @throws Failure 400, 413 or 415. */
 export async function readJson(request: Request, known: Json): Promise<Json> {
@@ -20,15 +22,24 @@ export async function readJson(request: Request, known: Json): Promise<Json> {
     );
   }
   if (Number(request.headers.get("content-length") ?? 0) > BODY_BYTES_MAX) throw tooLarge();
-  const text = await request.text();
-  if (text.length > BODY_BYTES_MAX) throw tooLarge();
-  const body = parse(text);
+  const bytes = await request.bytes();
+  if (bytes.length > BODY_BYTES_MAX) throw tooLarge();
+  const body = parse(textIn(bytes));
   checkFields(body, known);
   return body;
 }
 
 function tooLarge() {
   return refusal(413, "too_large", "the body is larger than 5 MiB", "send less at once");
+}
+
+/** What is not UTF-8 must not be stored as something that looks like it. */
+function textIn(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw refusal(400, "invalid_utf8", "the body is not UTF-8", "save and send it as UTF-8");
+  }
 }
 
 function parse(text: string): Json {
@@ -113,6 +124,14 @@ export function requiredText(body: Json, name: string): string {
   const value = textOf(body, name);
   if (value !== undefined) return value;
   throw refusal(400, "missing_field", `${name} is required`, `add ${name}: string`);
+}
+
+/** A remark that is kept for ever. @throws Failure 400. */
+export function shortText(body: Json, name: string): string | undefined {
+  const value = textOf(body, name);
+  if (value === undefined || value.length <= TEXT_MAX) return value;
+  const message = `${name} is ${value.length} characters long`;
+  throw refusal(400, "invalid_value", message, `write at most ${TEXT_MAX} characters`);
 }
 
 export function flagOf(body: Json, name: string): boolean {

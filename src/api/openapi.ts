@@ -49,7 +49,9 @@ function operation(route: Route): object {
     ...[...route.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
       ...{ name, in: "path", required: true, schema: { type: "string" } },
     })),
-    ...(route.query ?? []).map((name) => ({ name, in: "query", schema: { type: "string" } })),
+    ...Object.entries(route.query ?? {}).map(([name, type]) => ({
+      ...{ name, in: "query", schema: { type } },
+    })),
   ];
   const problem = { $ref: "#/components/schemas/Problem" };
   return {

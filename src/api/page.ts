@@ -1,6 +1,6 @@
 /** Lists in pages: the cursor is the key of the last item, base64url. */
 import type { Page } from "./answers.ts";
-import { refusal } from "./problem.ts";
+import { invalid } from "./query.ts";
 import type { Call } from "./route.ts";
 
 const LIMIT = 100;
@@ -15,20 +15,29 @@ export interface PageRequest {
 /** @throws Failure 400. */
 export function pageRequest(call: Call): PageRequest {
   const cursor = call.query("cursor");
-  const limit = wholeNumber(call, "limit") ?? LIMIT;
+  const limit = call.count("limit") ?? LIMIT;
   if (limit < 1 || limit > LIMIT_MAX) {
-    throw refusal(400, "invalid_query", `limit is ${limit}`, `give 1 to ${LIMIT_MAX}`);
+    throw invalid(`limit is ${limit}`, `give 1 to ${LIMIT_MAX}`);
   }
   const after = cursor === undefined ? "" : Buffer.from(cursor, "base64url").toString("utf8");
-  return { after, limit };
+  if (cursor === undefined || cursorOf(after) === cursor) return { after, limit };
+  throw notACursor();
 }
 
-/** @throws Failure 400. */
-export function wholeNumber(call: Call, name: string): number | undefined {
-  const text = call.query(name);
-  if (text === undefined) return undefined;
-  if (/^\d{1,15}$/.test(text)) return Number(text);
-  throw refusal(400, "invalid_query", `${name}=${text} is not a number`, `give ${name} a number`);
+/** Of a list whose keys are numbers; undefined on the first page. @throws Failure 400. */
+export function numberedPage(call: Call): { readonly after?: number; readonly limit: number } {
+  const { after, limit } = pageRequest(call);
+  if (after === "") return { limit };
+  if (/^\d{1,15}$/.test(after)) return { after: Number(after), limit };
+  throw notACursor();
+}
+
+function cursorOf(key: string): string {
+  return Buffer.from(key).toString("base64url");
+}
+
+function notACursor() {
+  return invalid("the cursor is none of this list", "use next of the page before, unchanged");
 }
 
 /** `found` holds up to one item more than the page: whether there is a next one. */
@@ -41,5 +50,5 @@ export function pageOf<Row, Item>(
   const items = found.slice(0, limit);
   const last = items.at(-1);
   if (found.length <= limit || last === undefined) return { items: items.map(toItem) };
-  return { items: items.map(toItem), next: Buffer.from(keyOf(last)).toString("base64url") };
+  return { items: items.map(toItem), next: cursorOf(keyOf(last)) };
 }

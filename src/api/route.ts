@@ -9,6 +9,7 @@ import type { Store } from "../store/store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { OpenStreams } from "./events.ts";
+import type { QueryShape } from "./query.ts";
 
 /** What the API works on. */
 export interface ApiParts {
@@ -53,6 +54,10 @@ export interface Call {
   readonly signal: AbortSignal;
   param(name: string): string;
   query(name: string): string | undefined;
+  /** Whether a boolean parameter is true. */
+  flag(name: string): boolean;
+  /** Value of an integer parameter. */
+  count(name: string): number | undefined;
   /** The JSON body; `{}` where none is taken. */
   readonly body: Readonly<Record<string, unknown>>;
 }
@@ -63,7 +68,8 @@ export interface Route {
   readonly path: string;
   readonly access: Access;
   readonly summary: string;
-  readonly query?: readonly string[];
+  /** Parameters of the query, all optional. */
+  readonly query?: QueryShape;
   /** Field of the body to its JSON type; a `?` marks optional ones. */
   readonly body?: Readonly<Record<string, string>>;
   /** Status on success; 200 unless given. */

@@ -15,10 +15,11 @@ import {
 } from "../store/revisions.ts";
 import type { Revision, StoredResource } from "../store/rows.ts";
 import type { ApplyAnswer, DiffAnswer, ResourceAnswer, RevisionAnswer } from "./answers.ts";
-import { flagOf, integerOf, recordsOf, textOf, textsOf } from "./body.ts";
+import { flagOf, integerOf, recordsOf, shortText, textsOf } from "./body.ts";
 import { type Event, eventStream } from "./events.ts";
-import { pageOf, pageRequest, wholeNumber } from "./page.ts";
+import { numberedPage, pageOf, pageRequest } from "./page.ts";
 import { refusal } from "./problem.ts";
+import { invalid } from "./query.ts";
 import type { Call, Route } from "./route.ts";
 
 /** Makes a change and its audit entry one transaction. */
@@ -42,7 +43,7 @@ function changed(call: Call, action: string, change: () => ApplyResult): ApplyAn
 
 /** Author, message, base and dryRun, from the body. */
 function optionsOf({ actor, body }: Call) {
-  const message = textOf(body, "message");
+  const message = shortText(body, "message");
   const base = integerOf(body, "base");
   return {
     author: actor,
@@ -78,7 +79,7 @@ function one(call: Call): ResourceAnswer {
 }
 
 function list(call: Call) {
-  if (call.query("watch") === "true") return watch(call);
+  if (call.flag("watch")) return watch(call);
   const { store } = call.parts;
   const { after, limit } = pageRequest(call);
   const namespace = call.param("ns");
@@ -141,23 +142,23 @@ function oneRevision(call: Call): RevisionAnswer {
 }
 
 function history(call: Call) {
-  const { after, limit } = pageRequest(call);
-  const before = after === "" ? undefined : Number(after);
-  const found = listRevisions(call.parts.store, before, limit + 1);
+  const { after, limit } = numberedPage(call);
+  const found = listRevisions(call.parts.store, after, limit + 1);
   const key = (row: Revision) => String(row.number);
   return pageOf(found, limit, key, (row) => revisionAnswer(row, false));
 }
 
 function diff(call: Call): DiffAnswer {
   const { store } = call.parts;
-  const from = wholeNumber(call, "from");
-  const to = wholeNumber(call, "to") ?? lastRevision(store);
+  const from = call.count("from");
+  const to = call.count("to") ?? lastRevision(store);
   if (from !== undefined) return { from, to, items: diffRevisions(store, from, to) };
-  throw refusal(400, "invalid_query", "from is missing", "name the older revision: ?from=3");
+  throw invalid("from is missing", "name the older revision: ?from=3");
 }
 
 const CHANGE = { message: "string?", base: "integer?", dryRun: "boolean?" } as const;
-const LIST = ["cursor", "limit", "watch"] as const;
+const PAGES = { cursor: "string", limit: "integer" } as const;
+const LIST = { ...PAGES, watch: "boolean" } as const;
 
 export const DOCUMENT_ROUTES: readonly Route[] = [
   {
@@ -218,15 +219,15 @@ export const DOCUMENT_ROUTES: readonly Route[] = [
   ...["/v1/resources/{kind}/{ns}", "/v1/resources/{kind}/{ns}/{name}"].map(
     (path): Route => ({
       ...{ method: "DELETE", path, access: "admin", summary: "Delete a document" },
-      query: ["cascade", "message", "dryRun", "base"],
+      query: { cascade: "boolean", message: "string", dryRun: "boolean", base: "integer" },
       handle: (call) => {
         const message = call.query("message");
-        const base = wholeNumber(call, "base");
+        const base = call.count("base");
         return changed(call, "delete", () =>
           remove(call.parts.state, [keyOf(call)], {
             author: call.actor,
-            cascade: call.query("cascade") === "true",
-            dryRun: call.query("dryRun") === "true",
+            cascade: call.flag("cascade"),
+            dryRun: call.flag("dryRun"),
             ...(message === undefined ? {} : { message }),
             ...(base === undefined ? {} : { base }),
           }),
@@ -239,7 +240,7 @@ export const DOCUMENT_ROUTES: readonly Route[] = [
     path: "/v1/revisions",
     access: "admin",
     summary: "List revisions, the newest first",
-    query: ["cursor", "limit"],
+    query: PAGES,
     handle: history,
   },
   {
@@ -254,7 +255,7 @@ export const DOCUMENT_ROUTES: readonly Route[] = [
     path: "/v1/diff",
     access: "admin",
     summary: "Show what changed between two revisions; `to` is the newest unless given",
-    query: ["from", "to"],
+    query: { from: "integer", to: "integer" },
     handle: diff,
   },
 ];

@@ -1,10 +1,11 @@
 /** Tokens, and how workloads get and renew their identity. */
 import { createToken, formatToken, secretHash } from "../identity/token.ts";
+import { isRange } from "../registry/registration.ts";
 import { appendAudit } from "../store/audit.ts";
 import type { TokenRow } from "../store/rows.ts";
 import { listTokens, putToken, revokeToken } from "../store/tokens.ts";
 import type { CreatedToken, TokenAnswer, TrustBundleAnswer } from "./answers.ts";
-import { flagOf, integerOf, recordsOf, requiredText, textOf, textsOf } from "./body.ts";
+import { flagOf, integerOf, recordsOf, requiredText, shortText, textOf, textsOf } from "./body.ts";
 import { pageOf, pageRequest } from "./page.ts";
 import { refusal } from "./problem.ts";
 import type { Call, Route } from "./route.ts";
@@ -14,7 +15,6 @@ const DAY_MS = 86_400_000;
 const TTL_MS = DAY_MS;
 const TTL_MS_MAX = 365 * DAY_MS;
 const NAME = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
-const CIDR = /^[0-9a-f.:]+\/\d{1,3}$/i;
 
 function tokenAnswer(row: TokenRow): TokenAnswer {
   const { secretHash: _, ...shown } = row;
@@ -30,7 +30,10 @@ function scopeOf({ body }: Call): TokenRow["scope"] {
     const fix = "use at most 63 lower-case letters, digits and inner dashes";
     throw refusal(400, "name_invalid", `${JSON.stringify(name)} is not a name`, fix);
   }
-  if (cidr !== undefined && !CIDR.test(cidr)) {
+  if (services?.length === 0) {
+    throw refusal(400, "invalid_value", "services is empty", "name one, or leave it out for any");
+  }
+  if (cidr !== undefined && !isRange(cidr)) {
     throw refusal(400, "cidr_invalid", `${cidr} is not a range`, "write it like 10.0.0.0/8");
   }
   return {
@@ -46,6 +49,12 @@ function create(call: Call): CreatedToken {
   if (kind !== "join" && kind !== "admin") {
     throw refusal(400, "invalid_value", `kind is ${kind}`, "use join or admin");
   }
+  const limited = ["namespace", "services", "cidr"].filter((name) => body[name] !== undefined);
+  if (flagOf(body, "once")) limited.push("once");
+  if (kind === "admin" && limited.length > 0) {
+    const message = `an admin token cannot be limited by ${limited.join(", ")}`;
+    throw refusal(400, "invalid_value", message, "leave that out, or create a join token");
+  }
   const ttlMs = integerOf(body, "ttlMs") ?? TTL_MS;
   if (ttlMs <= 0 || ttlMs > TTL_MS_MAX) {
     throw refusal(400, "invalid_value", `ttlMs is ${ttlMs}`, "give 1 ms up to 365 days");
@@ -57,7 +66,7 @@ function create(call: Call): CreatedToken {
     kind,
     secretHash: secretHash(token.secret),
     scope: scopeOf(call),
-    description: textOf(body, "description") ?? "",
+    description: shortText(body, "description") ?? "",
     createdBy: actor,
     createdAt: t,
     expiresAt: token.exp,
@@ -202,7 +211,7 @@ export const IDENTITY_ROUTES: readonly Route[] = [
     path: "/v1/tokens",
     access: "admin",
     summary: "List tokens, without their secrets",
-    query: ["cursor", "limit"],
+    query: { cursor: "string", limit: "integer" },
     handle: (call) => {
       const { after, limit } = pageRequest(call);
       const found = listTokens(call.parts.store, after, limit + 1);

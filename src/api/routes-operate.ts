@@ -6,12 +6,12 @@ import { appendAudit, listAudit } from "../store/audit.ts";
 import { writeBackup } from "../store/backup.ts";
 import { listWorkloads } from "../store/workloads.ts";
 import { eventStream } from "./events.ts";
-import { pageOf, pageRequest } from "./page.ts";
+import { numberedPage, pageOf, pageRequest } from "./page.ts";
 import type { ApiParts, Call, Route } from "./route.ts";
 import { proxyAnswers, statusAnswer } from "./status.ts";
 
 function status(call: Call) {
-  if (call.query("watch") !== "true") return statusAnswer(call.parts);
+  if (!call.flag("watch")) return statusAnswer(call.parts);
   let before = "";
   return eventStream(call.streams, call.signal, () => {
     const answer = statusAnswer(call.parts);
@@ -37,7 +37,7 @@ function workloads(call: Call) {
 
 function backup(call: Call): Response {
   const { parts, actor } = call;
-  const keys = call.query("keys") === "true";
+  const keys = call.flag("keys");
   const path = join(parts.dataFolder, `backup-${crypto.randomUUID()}.tmp`);
   appendAudit(parts.store, {
     t: parts.now(),
@@ -73,9 +73,8 @@ export function unready(parts: ApiParts): string[] {
   if (!parts.store.present()) {
     missing.push("store: the file was deleted; stop, then run: weft restore BACKUP");
   }
-  if (parts.busStatus() === "down") missing.push(`bus: ${parts.busUrl} does not answer`);
   const { problem } = parts.publisher;
-  if (problem !== undefined) missing.push(`publishing: ${problem.message}; ${problem.fix}`);
+  if (problem !== undefined) missing.push(`bus: ${problem.message}; ${problem.fix}`);
   return missing;
 }
 
@@ -89,7 +88,7 @@ export const OPERATE_ROUTES: readonly Route[] = [
     path: "/v1/status",
     access: "admin",
     summary: "Revision, bus, and what every proxy runs",
-    query: ["watch"],
+    query: { watch: "boolean" },
     handle: status,
   },
   {
@@ -97,7 +96,7 @@ export const OPERATE_ROUTES: readonly Route[] = [
     path: "/v1/workloads",
     access: "admin",
     summary: "List instances that joined",
-    query: ["cursor", "limit"],
+    query: { cursor: "string", limit: "integer" },
     handle: workloads,
   },
   {
@@ -105,7 +104,7 @@ export const OPERATE_ROUTES: readonly Route[] = [
     path: "/v1/backup",
     access: "admin",
     summary: "The whole state as one file; with keys=true including the private keys",
-    query: ["keys"],
+    query: { keys: "boolean" },
     handle: backup,
   },
   {
@@ -113,10 +112,10 @@ export const OPERATE_ROUTES: readonly Route[] = [
     path: "/v1/audit",
     access: "admin",
     summary: "List who did what, the oldest first",
-    query: ["cursor", "limit"],
+    query: { cursor: "string", limit: "integer" },
     handle: (call) => {
-      const { after, limit } = pageRequest(call);
-      const found = listAudit(call.parts.store, after === "" ? 0 : Number(after), limit + 1);
+      const { after = 0, limit } = numberedPage(call);
+      const found = listAudit(call.parts.store, after, limit + 1);
       return pageOf(
         found,
         limit,

@@ -136,6 +136,18 @@ export function isLoopback(addr: string): boolean {
   return addr.startsWith("127.") || addr === "::1";
 }
 
+/** Whether a text is `address/bits`, with bits that such an address has. */
+export function isRange(text: string): boolean {
+  const [net = "", bits = "", ...more] = text.split("/");
+  const family = isIP(net);
+  return (
+    family !== 0 &&
+    more.length === 0 &&
+    /^\d{1,3}$/.test(bits) &&
+    Number(bits) <= (family === 6 ? 128 : 32)
+  );
+}
+
 /** Whether an address lies in `address/bits`; false when either is malformed. */
 export function inCidr(addr: string, cidr: string): boolean {
   const slash = cidr.lastIndexOf("/");

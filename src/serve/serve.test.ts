@@ -176,6 +176,7 @@ describe("raw clients", () => {
     const out = await raw(port, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET / HTTP/1.1\r\n");
     expect(out).toStartWith("HTTP/1.1 400 Bad Request\r\n");
     expect(out.match(/HTTP\/1.1 \d/g)).toHaveLength(1);
+    expect(out).toMatch(/"code":"bad_request","fix":"[^"]+"\}/);
     expect(await raw(port, "GET / HTTP/2.0\r\nHost: a\r\n\r\n")).toStartWith("HTTP/1.1 505 ");
     const flood = `GET / HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(70_000)}\r\n\r\n`;
     expect(await raw(port, flood)).toStartWith("HTTP/1.1 431 ");

@@ -38,6 +38,9 @@ export function serveApp(c: Connection, app: ServedApp, o: ServeOptions = {}): C
   return new ServedConnection(c, app, o);
 }
 
+const FIX_SYNTAX = "send a well-formed HTTP/1.1 request with fewer and shorter headers";
+const FIX_METHOD = "use a method and a path that the server describes";
+
 /** One request and its answer. */
 interface Exchange {
   readonly head: RequestHead;
@@ -140,7 +143,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
           break;
         case "error": {
           const { status, reason, message } = this.#decoder.error;
-          this.#refuse(status, reason, message);
+          this.#refuse(status, reason, message, FIX_SYNTAX);
           return;
         }
       }
@@ -172,7 +175,8 @@ class ServedConnection implements ConnectionHandler, Outlet {
   #open(head: RequestHead): void {
     this.#time(undefined);
     if (head.method === "CONNECT" || head.method === "TRACE") {
-      this.#refuse(501, "method_not_supported", "this server neither tunnels nor echoes");
+      const why = "this server neither tunnels nor echoes";
+      this.#refuse(501, "method_not_supported", why, FIX_METHOD);
       return;
     }
     if (head.contentLength > this.#limits.bodyBytesMax) {
@@ -195,6 +199,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
         501,
         "method_not_supported",
         "no application can be asked this method or target",
+        FIX_METHOD,
       );
       return;
     }
@@ -240,11 +245,11 @@ class ServedConnection implements ConnectionHandler, Outlet {
 
   #tooLarge(): void {
     const detail = `request body is longer than ${this.#limits.bodyBytesMax} bytes`;
-    this.#refuse(413, "body_too_large", detail);
+    this.#refuse(413, "body_too_large", detail, "send less at once");
   }
 
   /** Answers in the application's stead and closes: what follows on this connection is unknown. */
-  #refuse(status: number, code: string, detail: string): void {
+  #refuse(status: number, code: string, detail: string, fix: string): void {
     const exchange = this.#exchange;
     const begun = exchange?.answered ?? false;
     if (exchange !== undefined) exchange.answered = true;
@@ -253,7 +258,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
       return;
     }
     const headOnly = exchange?.head.method === "HEAD";
-    const body = problemJson(status, code, detail);
+    const body = problemJson(status, code, detail, fix);
     this.#c.write(synthesize(status, PROBLEM_TYPE + CLOSE_FIELD, body, headOnly));
     this.#leave();
     this.#c.close();
@@ -266,7 +271,8 @@ class ServedConnection implements ConnectionHandler, Outlet {
     } catch (cause) {
       // After 413 and the like the application fails because we took its body away.
       if (!exchange.answered && !this.#gone) this.#options.failed?.(cause, exchange.head);
-      const body = problemJson(500, "internal", "the request could not be handled");
+      const detail = "the request could not be handled";
+      const body = problemJson(500, "internal", detail, "see the log of this process");
       const headers = { "content-type": "application/problem+json" };
       response = new Response(body, { status: 500, headers });
     }
@@ -340,7 +346,8 @@ class ServedConnection implements ConnectionHandler, Outlet {
       this.#leave();
       this.#c.close();
     } else {
-      this.#refuse(408, "request_timeout", "the request did not arrive in time");
+      const why = "the request did not arrive in time";
+      this.#refuse(408, "request_timeout", why, "send it without pauses");
     }
   }
 }
