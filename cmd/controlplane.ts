@@ -127,14 +127,17 @@ async function serve(
   opened.defer(() => registry.close());
   const url = `https://${urlHost(options.bind)}:${door.port}`;
   const issuer = createIssuer({
-    ...{ store, authority, nats, now, natsUrl: link.url, svidTtlMs: options.svidTtlMs },
+    ...{ store, authority, nats, now, svidTtlMs: options.svidTtlMs },
     configKeys: () => mesh.configKeys,
+    natsUrl: link.url,
+    ...(link.ca === undefined ? {} : { natsCa: link.ca }),
   });
   const { rootHashes, bundle, trustDomain } = authority;
   ensureAdminToken({ store, dataFolder: options.data, url, rootHashes, now });
   const metrics = new Metrics();
+  const turnedAway = () => door.turnedAway;
   const busStatus = () => link.bus.status.value;
-  observe(metrics, { store, publisher, registry, distribution, busStatus, now });
+  observe(metrics, { store, publisher, registry, distribution, busStatus, turnedAway, now });
   door.app = createApi({
     ...{ state, store, issuer, registry, publisher, distribution, busStatus, busUrl: link.url },
     ...{ trustDomain, bundle, rootHashes, url, now, log, metrics, dataFolder: options.data },

@@ -59,12 +59,14 @@ export interface ControlplaneOptions {
   readonly bind: string;
   readonly portBase: number;
   readonly trustDomain: string;
-  /** An external NATS; absent: a supervised nats-server. */
+  /** An external NATS, one URL or several with commas; absent: a supervised nats-server. */
   readonly natsUrl?: string;
   /** A nats-server to run; absent: the one carried in this executable. */
   readonly natsServer?: string;
   /** The carried nats-server as a readable file; absent when the build had none. */
   readonly natsEmbedded?: string;
+  /** File with the roots of an external NATS; absent: public ones. */
+  readonly natsCa?: string;
   /** Credentials file for an external NATS. */
   readonly natsCreds?: string;
   /** State came from a backup: start a new epoch although the bus is ahead. */

@@ -42,6 +42,9 @@ export function controlplaneOptions(set: Settings, around: Surroundings): Contro
   if (set["nats-creds"] !== undefined && set["nats-url"] === undefined) {
     throw usage("--nats-creds without --nats-url", "say which NATS the credentials are for");
   }
+  if (set["nats-ca"] !== undefined && set["nats-url"] === undefined) {
+    throw usage("--nats-ca without --nats-url", "say which NATS the CA is for");
+  }
   if (set["nats-server"] !== undefined && set["nats-url"] !== undefined) {
     throw usage("--nats-server together with --nats-url", "keep one: run a server, or use one");
   }
@@ -57,6 +60,7 @@ export function controlplaneOptions(set: Settings, around: Surroundings): Contro
     version: around.version,
     ...present("natsUrl", set["nats-url"]),
     ...present("natsServer", set["nats-server"]),
+    ...present("natsCa", set["nats-ca"]),
     ...present("natsCreds", set["nats-creds"]),
   };
 }

@@ -119,13 +119,13 @@ export function controlplaneChecks({ status, roots, now, version }: Findings): r
           `it runs ${status.version}, this is ${version}`,
           "upgrade the older one",
         ),
-    bus.status === "up"
+    bus.status === "up" && bus.problem === undefined
       ? ok("bus", "is connected to its bus")
       : bad(
           "bus",
           "is connected to its bus",
-          `${bus.url} does not answer`,
-          "proxies keep what they have; see the control plane's log for nats-server",
+          bus.problem?.reason ?? `${bus.url} does not answer`,
+          bus.problem?.fix ?? "proxies keep what they have; see the control plane's log",
         ),
     status.publishedRevision >= status.revision
       ? ok("published", `has published revision ${status.revision}`)

@@ -26,6 +26,7 @@ function printStatus(terminal: Terminal, answer: StatusAnswer, format: Format): 
       `control plane ${answer.version}  trust domain ${answer.trustDomain}  ` +
         `revision ${revision}${behind}  bus ${link}\n`,
     );
+    if (bus.problem !== undefined) terminal.err(`${bus.problem.reason}: ${bus.problem.fix}\n`);
   }
   printListing(
     terminal,

@@ -236,6 +236,18 @@ const TOKEN: readonly Verb[] = [
   },
 ];
 
+const NATS: readonly Verb[] = [
+  {
+    name: "config",
+    what: "print what a nats-server of your own needs to serve this mesh",
+    flags: ["data"],
+    examples: `
+  weft nats config > weft.conf        then: include weft.conf in nats-server.conf
+  weft controlplane --nats-url nats://10.0.0.2:4222`,
+    action: async (session) => (await import("./nats.ts")).natsConfig(session),
+  },
+];
+
 export function addVerbs(program: Command, context: VerbContext): void {
   program.commandsGroup("Configure it:");
   for (const verb of CONFIGURE) addVerb(program, verb, context);
@@ -247,6 +259,12 @@ export function addVerbs(program: Command, context: VerbContext): void {
   for (const verb of TOKEN) addVerb(token, verb, context);
   token.action(() => {
     throw usage("token needs a verb", "weft token create, list or revoke");
+  });
+  const nats = program.command("nats").description("settings for a NATS of your own");
+  nats.helpOption("-h, --help", "print help");
+  for (const verb of NATS) addVerb(nats, verb, context);
+  nats.action(() => {
+    throw usage("nats needs a verb", "weft nats config");
   });
   for (const verb of OPERATE) addVerb(program, verb, context);
 }

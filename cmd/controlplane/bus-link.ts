@@ -1,12 +1,13 @@
 /** The bus: our own nats-server, looked after, or one that the operator names. */
 import { readFileSync } from "node:fs";
-import { type Bus, openBus } from "../../src/bus/bus.ts";
+import { type Bus, type BusOptions, openBus } from "../../src/bus/bus.ts";
 import { findNatsServer } from "../../src/bus/find-nats-server.ts";
 import { type NatsServer, startNatsServer } from "../../src/bus/nats-server.ts";
 import { tendNatsServer } from "../../src/bus/tend.ts";
 import { CONTROL_INBOX_PREFIX, ownBusCredentials } from "../../src/control/own-identity.ts";
 import { EXIT, Failure } from "../../src/error.ts";
 import type { Authority } from "../../src/identity/ca.ts";
+import { pemCertificates } from "../../src/identity/certificate.ts";
 import {
   type NatsAuthority,
   type NatsCredentials,
@@ -20,8 +21,10 @@ import type { ApiDoor } from "./door.ts";
 
 export interface BusLink {
   readonly bus: Bus;
-  /** What workloads dial; its host may be unspecified. */
+  /** What workloads dial; its host may be unspecified. Several URLs are separated by commas. */
   readonly url: string;
+  /** Roots of an external NATS (none: public ones); absent for our own, which the mesh vouches for. */
+  readonly ca?: readonly string[];
 }
 
 interface LinkParts {
@@ -41,14 +44,20 @@ export async function openBusLink(
 ): Promise<BusLink> {
   const { natsUrl } = parts.options;
   if (natsUrl !== undefined) {
+    const ca = externalRoots(parts);
+    // A CA is given to be used: without TLS nothing would be verified.
+    const url = ca.length === 0 ? natsUrl : natsUrl.replaceAll("nats://", "tls://");
     const credentials = externalCredentials(parts);
-    const bus = await connected(parts, natsUrl, credentials, opened);
-    return { bus, url: natsUrl };
+    const tls = url.startsWith("tls:") ? { tls: ca.length === 0 ? {} : { ca } } : {};
+    const bus = await connected(parts, { url, credentials, external: true, ...tls }, opened);
+    return { bus, url, ca };
   }
   const server = await ownServer(parts, opened);
   const own = server.url.replace(/(\/\/).*(:\d+)$/, `$1${ownHost(parts.options.bind)}$2`);
   const credentials = ownBusCredentials(parts.held.nats, parts.now);
-  const bus = await connected(parts, own, credentials, opened);
+  const tls = { ca: parts.held.authority.bundle, serverName: CONTROL_SERVER_NAME };
+  const dialled = { url: own, credentials, ...(own.startsWith("tls:") ? { tls } : {}) };
+  const bus = await connected(parts, dialled, opened);
   opened.adopt(tendNatsServer(bus, server), (stop) => stop());
   return { bus, url: server.url };
 }
@@ -78,47 +87,80 @@ async function ownServer(parts: LinkParts, opened: AsyncDisposableStack): Promis
   return server;
 }
 
-function externalCredentials({ options, held, now }: LinkParts): () => NatsCredentials {
-  const path = options.natsCreds;
-  if (path === undefined) return ownBusCredentials(held.nats, now);
-  let text: string;
+function externalRoots({ options }: LinkParts): readonly string[] {
+  const path = options.natsCa;
+  if (path === undefined) return [];
+  const roots = pemCertificates(readGiven(path, "--nats-ca"));
+  if (roots.length > 0) return roots;
+  throw new Failure(
+    "nats_ca_invalid",
+    `${path} holds no certificate`,
+    "give --nats-ca the PEM file of the CA that signed the certificate of NATS",
+    { exit: EXIT.usage },
+  );
+}
+
+function readGiven(path: string, flag: string): string {
   try {
-    text = readFileSync(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch (cause) {
     throw new Failure(
-      "nats_creds_unreadable",
+      "nats_file_unreadable",
       `cannot read ${path}`,
-      "check --nats-creds and the file's permissions",
+      `check ${flag} and the file's permissions`,
       { exit: EXIT.usage, cause },
     );
   }
-  const credentials = parseNatsCredentials(text);
+}
+
+function externalCredentials({ options, held, now }: LinkParts): () => NatsCredentials {
+  const path = options.natsCreds;
+  if (path === undefined) return ownBusCredentials(held.nats, now);
+  const credentials = parseNatsCredentials(readGiven(path, "--nats-creds"));
   return () => credentials;
 }
 
+type Dialled = Pick<BusOptions, "credentials" | "external" | "tls"> & { readonly url: string };
+
 async function connected(
-  { held, log }: LinkParts,
-  url: string,
-  credentials: () => NatsCredentials,
+  { log }: LinkParts,
+  { url, ...options }: Dialled,
   opened: AsyncDisposableStack,
 ): Promise<Bus> {
-  const tls = { ca: held.authority.bundle, serverName: CONTROL_SERVER_NAME };
   const bus = openBus({
-    servers: [url],
+    ...options,
+    servers: url.split(","),
     inboxPrefix: CONTROL_INBOX_PREFIX,
-    credentials,
     name: "controlplane",
-    ...(url.startsWith("tls:") ? { tls } : {}),
+    checkAccount: true,
     failed: (where, error) => log.warn("the bus reported an error", { where, error }),
   });
   opened.defer(() => bus.close());
   try {
     await bus.ready(READY_MS);
-  } catch (error) {
-    log.warn("the NATS bus does not answer; changes are kept and published when it does", {
-      nats: url,
-      error,
-    });
+  } catch {
+    // What is wrong is told below, and whenever it changes.
   }
+  opened.adopt(tellProblems(bus, log), (stop) => stop());
   return bus;
+}
+
+const TELL_MS = 2_000;
+
+/** Logs what is wrong with the bus once, however often it is tried, and that it is well again. */
+function tellProblems(bus: Bus, log: Logger): () => void {
+  let told: Failure | undefined;
+  const look = () => {
+    const { problem } = bus;
+    if (problem?.message === told?.message) return;
+    if (problem === undefined) log.info("the bus is well again");
+    else {
+      const message = `${problem.message}; changes are kept and published when it is well`;
+      log.warn(message, { fix: problem.fix });
+    }
+    told = problem;
+  };
+  look();
+  const timer = setInterval(look, TELL_MS);
+  return () => clearInterval(timer);
 }

@@ -98,8 +98,7 @@ function openRegistry(): Registry {
   return opened;
 }
 
-function makeIssuer(svidTtlMs: number): void {
-  const natsUrl = nats.server.url;
+function makeIssuer(svidTtlMs: number, natsUrl = nats.server.url): void {
   const now = Date.now;
   issuer = createIssuer({
     ...{ store, authority, nats: nats.authority, natsUrl, svidTtlMs, now },
@@ -290,6 +289,37 @@ test("certificates renew at half of their life, again and again, and the link st
   await until("heard", () => agent.documents.value?.rev === publisher.position.rev);
   expect(agent.linked).toBe(true);
 }, 20_000);
+
+test("a bus that moved is followed at the next renewal", async () => {
+  await publish("cart", "web");
+  makeIssuer(3_000, "nats://127.0.0.1:1");
+  const agent = make({ token: token() });
+  await agent.start();
+  expect(agent.linked).toBe(false);
+  makeIssuer(3_600_000);
+  await until("linked to the other bus", () => agent.linked);
+  await until("documents", () => agent.documents.value !== undefined);
+  expect(agent.membership?.natsUrl).toBe(nats.server.url);
+});
+
+test("a certificate that ended while the control plane was away is replaced by the token", async () => {
+  await publish("cart", "web");
+  makeIssuer(1_500);
+  const agent = await started();
+  const { port } = api;
+  const instance = agent.membership?.instance;
+  api.closeAll();
+  api.stop();
+  await Bun.sleep(1_800);
+  expect(agent.svid.value?.svid.notAfter).toBeLessThan(Date.now());
+  makeIssuer(3_600_000);
+  await openApi(port);
+  await until("a fresh certificate", () => {
+    return (agent.svid.value?.svid.notAfter ?? 0) > Date.now() + 1_000_000;
+  });
+  await until("linked", () => agent.linked);
+  expect(agent.membership?.instance).toBe(instance);
+});
 
 test("starts from disk with control plane and bus away, and links when they return", async () => {
   await publish("cart", "web");

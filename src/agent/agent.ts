@@ -8,7 +8,7 @@
 import { EXIT, Failure } from "../error.ts";
 import { pemCertificates, pemToDer, readCertificate } from "../identity/certificate.ts";
 import { createNkey, nkeyFromSeed } from "../identity/nkey.ts";
-import { createSvidRequest, renewalTime, type Svid } from "../identity/svid.ts";
+import { createSvidRequest, type Svid } from "../identity/svid.ts";
 import { parseToken } from "../identity/token.ts";
 import type { DocumentSet, RefusedKey } from "../snapshot/assemble.ts";
 import { configKeysOf } from "../snapshot/envelope.ts";
@@ -29,6 +29,7 @@ import { type Membership, readMembership, writeMembership } from "./identity-fil
 import { Link } from "./link.ts";
 import { Presence, type PresenceFacts } from "./presence.ts";
 import { refuseOther, tokenExpired, tokenMalformed, tokenMissing } from "./refusals.ts";
+import { Renewal } from "./renewal.ts";
 
 export interface AgentOptions extends ServiceName {
   readonly serviceAccount: string;
@@ -75,8 +76,7 @@ export class Agent {
   #membership: Membership | undefined;
   #writer: SetWriter | undefined;
   #link: Link | undefined;
-  #renewTimer: ReturnType<typeof setTimeout> | undefined;
-  #renewing: Promise<void> | undefined;
+  readonly #renewal: Renewal;
   #renewalFails = false;
   #closed = false;
   #joinError = "";
@@ -97,8 +97,18 @@ export class Agent {
     this.#presence = new Presence(
       options,
       () => this.#link,
-      () => this.#renewNow(),
+      async () => void (await this.#renewal.now()),
     );
+    this.#renewal = new Renewal({
+      life: () => {
+        const held = this.#membership;
+        return held && { issuedAt: held.issuedAt, notAfter: held.svid.notAfter };
+      },
+      linked: () => this.linked,
+      renew: () => this.#renew(),
+      now: options.now,
+      random: options.random,
+    });
     const membership = readMembership(options.folder);
     if (membership !== undefined) refuseOther(options, membership);
     const usable = membership !== undefined && membership.svid.notAfter > options.now();
@@ -119,7 +129,7 @@ export class Agent {
     const { now } = this.#options;
     if (this.#membership !== undefined && this.#membership.svid.notAfter > now()) {
       this.#open(this.#membership);
-      this.#scheduleRenewal();
+      this.#renewal.schedule();
       void this.#askForNew();
       return;
     }
@@ -206,7 +216,7 @@ export class Agent {
 
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#renewTimer);
+    this.#renewal.close();
     this.#presence.close();
     await this.#link?.close();
     await this.#writer?.settled();
@@ -265,7 +275,7 @@ export class Agent {
     this.#options.log.info("joined the mesh", { instance: answer.instance });
     this.#take(answer, request.keyPem, url, nkey.seed);
     if (this.#membership !== undefined) this.#open(this.#membership);
-    this.#scheduleRenewal();
+    this.#renewal.schedule();
   }
 
   /** Makes an answer to join or renew the membership, on disk first. */
@@ -279,6 +289,7 @@ export class Agent {
       bundle: answer.bundle,
       configKeys: answer.configKeys,
       natsUrl: answer.natsUrl,
+      ...(answer.natsCa === undefined ? {} : { natsCa: answer.natsCa }),
       natsJwt: answer.natsJwt,
       keys: answer.keys,
       issuedAt: now(),
@@ -294,7 +305,7 @@ export class Agent {
     const initial = this.documents.value;
     const failed = (error: unknown) =>
       log.error("the configuration could not be kept on disk", { error });
-    this.#writer = new SetWriter(folder, initial, failed);
+    this.#writer ??= new SetWriter(folder, initial, failed);
     const link = new Link({
       name: membership,
       url: membership.natsUrl,
@@ -303,6 +314,7 @@ export class Agent {
         return { jwt: natsJwt, seed: natsSeed };
       },
       bundle: membership.bundle,
+      ca: membership.natsCa,
       configKeys: configKeysOf(membership.configKeys),
       grants: membership.keys,
       initial,
@@ -321,7 +333,9 @@ export class Agent {
         url: membership.natsUrl,
       });
       if (up) this.#presence.wake();
+      if (!planned) this.#renewal.linkChanged();
     });
+    this.#renewal.linkChanged();
   }
 
   /** Holds a set back for a moment while the documents of its routes' backends are asked for. */
@@ -393,32 +407,10 @@ export class Agent {
     });
   }
 
-  #scheduleRenewal(delayMs?: number): void {
-    if (this.#closed || this.#membership === undefined) return;
-    clearTimeout(this.#renewTimer);
-    const { issuedAt, svid } = this.#membership;
-    // Counted from the issue: certificates are valid from a minute before it.
-    const at = renewalTime(issuedAt, svid.notAfter, this.#options.random());
-    const wait = delayMs ?? Math.max(0, at - this.#options.now());
-    // Timers beyond 24.8 days fire at once.
-    const capped = Math.min(wait, 86_400_000);
-    this.#renewTimer = setTimeout(() => {
-      if (capped < wait) this.#scheduleRenewal();
-      else void this.#renewNow();
-    }, capped);
-  }
-
-  /** Renews certificate and NATS credentials; failures are tried again until it works. */
-  #renewNow(): Promise<void> {
-    this.#renewing ??= this.#renew().finally(() => {
-      this.#renewing = undefined;
-    });
-    return this.#renewing;
-  }
-
-  async #renew(): Promise<void> {
+  /** Renews certificate and NATS credentials; false when that failed. */
+  async #renew(): Promise<boolean> {
     const membership = this.#membership;
-    if (membership === undefined || this.#closed) return;
+    if (membership === undefined || this.#closed) return true;
     const { svid, bundle, instance, natsSeed } = membership;
     const url = this.#options.controlplane ?? membership.controlplane;
     try {
@@ -429,12 +421,13 @@ export class Agent {
       this.#take(answer, request.keyPem, url, natsSeed);
       this.#renewalFails = false;
       this.#options.log.debug("certificate renewed", { notAfter: this.#membership?.svid.notAfter });
-      this.#scheduleRenewal();
-      await this.#link?.adopt(answer.keys);
+      this.#renewal.schedule();
+      if (sameBus(answer, membership)) await this.#link?.adopt(answer.keys);
+      else await this.#move();
+      return true;
     } catch (error) {
-      if (await this.#rejoined(error)) return;
+      if (await this.#rejoined(error, svid)) return true;
       const remaining = svid.notAfter - this.#options.now();
-      const wait = Math.min(Math.max(remaining / 10, RETRY_FIRST_MS), RETRY_LAST_MS);
       // Told once: it is tried every few seconds.
       const level = this.#renewalFails ? "debug" : "warn";
       this.#renewalFails = true;
@@ -442,28 +435,46 @@ export class Agent {
         error,
         remainingMs: remaining,
       });
-      this.#scheduleRenewal(wait);
+      return false;
     }
   }
 
-  /** A control plane that does not know this instance (any more) may still take the token. */
-  async #rejoined(error: unknown): Promise<boolean> {
+  /** The control plane uses another bus than before. */
+  async #move(): Promise<void> {
+    const old = this.#link;
+    if (this.#membership !== undefined) this.#open(this.#membership);
+    await old?.close();
+  }
+
+  /**
+   * A control plane that does not know this instance (any more), or a certificate that ran out
+   * while this machine slept: the token may still be good.
+   */
+  async #rejoined(error: unknown, svid: Svid): Promise<boolean> {
     const forgotten = error instanceof Failure && FORGOTTEN.has(error.code);
-    if (!forgotten || this.#options.token === undefined) return false;
-    this.#options.log.warn("the control plane does not know this instance; joining again", {
-      error,
-    });
+    const expired = svid.notAfter <= this.#options.now();
+    if ((!forgotten && !expired) || this.#options.token === undefined) return false;
+    const why = forgotten
+      ? "the control plane does not know this instance"
+      : "its certificate ended";
+    if (!this.#renewalFails) this.#options.log.warn(`${why}; joining again`, { error });
     try {
       const old = this.#link;
       await this.#joinOnce();
       await old?.close();
       this.#presence.again();
+      this.#renewalFails = false;
       return true;
     } catch (cause) {
-      this.#options.log.error("joining again failed", { error: cause });
+      const level = this.#renewalFails ? "debug" : "error";
+      this.#options.log[level]("joining again failed", { error: cause });
       return false;
     }
   }
+}
+
+function sameBus(a: Pick<Membership, "natsUrl" | "natsCa">, b: typeof a): boolean {
+  return a.natsUrl === b.natsUrl && a.natsCa?.join() === b.natsCa?.join();
 }
 
 function materialOf({ svid, bundle, trustDomain }: Membership): SvidMaterial {

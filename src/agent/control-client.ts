@@ -30,6 +30,8 @@ export interface JoinAnswer extends AccessAnswer {
   readonly bundle: readonly string[];
   readonly configKeys: readonly ConfigKeyEntry[];
   readonly natsUrl: string;
+  /** Roots of the bus (none: public ones); absent: those of the mesh. */
+  readonly natsCa?: readonly string[];
   readonly instance: string;
   readonly trustDomain: string;
   readonly refused: readonly (ServiceName & { readonly reason: string })[];
@@ -196,7 +198,8 @@ function joinAnswer(url: string, value: unknown): JoinAnswer {
     reason: String(item["reason"]),
   }));
   const rest = { chain, bundle, configKeys, natsUrl, instance, trustDomain, refused: declined };
-  return { ...access, ...rest };
+  const natsCa = value["natsCa"] === undefined ? {} : { natsCa: texts(value["natsCa"]) };
+  return { ...access, ...rest, ...natsCa };
 }
 
 function accessAnswer(value: unknown): AccessAnswer | undefined {

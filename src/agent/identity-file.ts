@@ -21,7 +21,10 @@ export interface Membership {
   readonly bundle: readonly string[];
   readonly configKeys: readonly ConfigKeyEntry[];
   readonly controlplane: string;
+  /** Of the bus, several with commas. */
   readonly natsUrl: string;
+  /** Roots of the bus (none: public ones); absent: those of the mesh. */
+  readonly natsCa?: readonly string[];
   readonly natsJwt: string;
   /** Seed of the NATS user key; made here, never sent. */
   readonly natsSeed: string;

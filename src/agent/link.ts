@@ -2,7 +2,8 @@
  * One workload's connection to the bus: it hears its documents, reads what it missed, and speaks
  * on the workload's own subjects. What is heard becomes whole sets in the assembler.
  */
-import { type Bus, BusError, openBus } from "../bus/bus.ts";
+import { type Bus, type BusOptions, openBus } from "../bus/bus.ts";
+import { BusError } from "../bus/bus-error.ts";
 import type { NatsCredentials } from "../identity/nats-auth.ts";
 import { type InstanceName, inboxPrefix, ownKeys, subjectId } from "../identity/rights.ts";
 import { CONTROL_SERVER_NAME } from "../identity/spiffe.ts";
@@ -18,10 +19,13 @@ import type { Logger } from "../telemetry/log.ts";
 
 export interface LinkOptions {
   readonly name: InstanceName;
+  /** Several with commas. */
   readonly url: string;
   readonly credentials: () => NatsCredentials;
-  /** Roots for a `tls://` bus. */
+  /** Roots for a `tls://` bus of the mesh's own. */
   readonly bundle: readonly string[];
+  /** Roots for a `tls://` bus of somebody else's; none: public ones. */
+  readonly ca: readonly string[] | undefined;
   readonly configKeys: ConfigKeys;
   /** Document keys granted besides the workload's own. */
   readonly grants: readonly string[];
@@ -78,15 +82,14 @@ export class Link {
       this.#ack = { epoch, rev, refused: [] };
     }
     this.#headTime = this.#assembler.headTime;
-    const tls = { ca: options.bundle, serverName: CONTROL_SERVER_NAME };
     this.#bus = openBus({
-      servers: [options.url],
+      servers: options.url.split(","),
       inboxPrefix: inboxPrefix(options.name),
       credentials: options.credentials,
       name: subjectId(options.name),
       random: options.random,
       failed: (where, error) => options.log.debug("the bus reported an error", { where, error }),
-      ...(options.url.startsWith("tls://") ? { tls } : {}),
+      ...(options.url.startsWith("tls://") ? { tls: tlsOf(options) } : {}),
     });
     for (const key of grants) this.#listen(key);
     const stop = this.#bus.status.subscribe((status) => {
@@ -285,6 +288,11 @@ export class Link {
       Math.min(wait, ACK_INTERVAL_MS),
     );
   }
+}
+
+function tlsOf({ bundle, ca }: LinkOptions): NonNullable<BusOptions["tls"]> {
+  if (ca === undefined) return { ca: bundle, serverName: CONTROL_SERVER_NAME };
+  return ca.length === 0 ? {} : { ca };
 }
 
 function readAnswer(bytes: Uint8Array): RpcAnswer {

@@ -99,6 +99,8 @@ export interface StatusAnswer {
     readonly epoch: number;
     readonly status: "up" | "down";
     readonly url: string;
+    /** Why nothing can be published now; absent while all is well. */
+    readonly problem?: { readonly code: string; readonly reason: string; readonly fix: string };
   };
   readonly store: { readonly present: boolean };
   readonly proxies: readonly ProxyAnswer[];

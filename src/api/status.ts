@@ -11,13 +11,18 @@ import type { ApiParts } from "./route.ts";
 export function statusAnswer(parts: ApiParts): StatusAnswer {
   const { store, publisher, distribution } = parts;
   const { rev, epoch } = publisher.position;
+  const { problem } = publisher;
+  const told = problem && { code: problem.code, reason: problem.message, fix: problem.fix };
   return {
     version: parts.version,
     trustDomain: parts.trustDomain,
     startedAt: parts.startedAt,
     revision: lastRevision(store),
     publishedRevision: distribution.publishedRevision,
-    bus: { rev, epoch, status: parts.busStatus(), url: parts.busUrl },
+    bus: {
+      ...{ rev, epoch, status: parts.busStatus(), url: parts.busUrl },
+      ...(told === undefined ? {} : { problem: told }),
+    },
     store: { present: store.present() },
     proxies: proxyAnswers(parts, listWorkloads(store)),
   };

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { inboxPrefix } from "../identity/rights.ts";
-import { type Bus, BusError } from "./bus.ts";
+import type { Bus } from "./bus.ts";
+import { BusError } from "./bus-error.ts";
 import { type NatsFixture, startNats } from "./nats.fixture.ts";
 
 const reviews = { namespace: "default", service: "reviews", instance: "abcdefghij" };

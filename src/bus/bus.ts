@@ -7,30 +7,18 @@
 import {
   type ConnectionOptions,
   connect,
-  ErrorCode,
   type Msg,
   type NatsConnection,
-  NatsError,
   type Subscription,
 } from "nats";
-import { type NatsCredentials, signNonce } from "../identity/nats-auth.ts";
+import type { Failure } from "../error.ts";
+import { accountOf, type NatsCredentials, signNonce } from "../identity/nats-auth.ts";
 import { BUCKET, directGetSubject, documentSubject } from "../identity/rights.ts";
 import { Cell } from "../std/cell.ts";
+import { BusError, isRecord, jetstreamAnswer, toBusError, toError } from "./bus-error.ts";
+import { explainLink, explainWrites, ForeignServer } from "./problem.ts";
 
 export type BusStatus = "up" | "down";
-
-/** `denied`: the credentials do not allow it; `refused`: the server answered with an error. */
-export type BusErrorCode = "down" | "timeout" | "denied" | "no_responder" | "refused";
-
-export class BusError extends Error {
-  readonly code: BusErrorCode;
-
-  constructor(code: BusErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = "BusError";
-    this.code = code;
-  }
-}
 
 export interface BusOptions {
   readonly servers: readonly string[];
@@ -38,8 +26,18 @@ export interface BusOptions {
   readonly inboxPrefix: string;
   /** Asked at every connection, so a renewed JWT is used by the next one. */
   readonly credentials: () => NatsCredentials;
-  /** Trust for `tls://` servers; `serverName` is the DNS name their certificate must have. */
-  readonly tls?: { readonly ca: readonly string[]; readonly serverName: string };
+  /**
+   * Demands TLS. `ca`: roots instead of the public ones; `serverName`: the DNS name certificates
+   * must have instead of the one in the URL.
+   */
+  readonly tls?: { readonly ca?: readonly string[]; readonly serverName?: string };
+  /** An operator runs the servers: what is wrong with them is told with other next steps. */
+  readonly external?: boolean;
+  /**
+   * Stay down unless the server puts us into the account of the credentials. A server without
+   * authentication lets everybody in, and would let workloads speak for each other.
+   */
+  readonly checkAccount?: boolean;
   /** Shown in the server's connection list. */
   readonly name?: string;
   /** In [0, 1); spreads reconnects. */
@@ -70,44 +68,8 @@ const CONNECT_TIMEOUT_MS = 3_000;
 const PING_INTERVAL_MS = 5_000;
 const REQUEST_TIMEOUT_MS = 3_000;
 const STREAM = `KV_${BUCKET}`;
-
-function toError(value: unknown): Error {
-  return value instanceof Error ? value : new Error(String(value));
-}
-
-function toBusError(what: string, error: unknown): BusError {
-  if (error instanceof BusError) return error;
-  const text = `${what}: ${toError(error).message}`;
-  if (!(error instanceof NatsError)) return new BusError("down", text, { cause: error });
-  if (error.isPermissionError()) return new BusError("denied", text, { cause: error });
-  if (error.code === ErrorCode.Timeout) return new BusError("timeout", text, { cause: error });
-  if (error.code === ErrorCode.NoResponders) {
-    return new BusError("no_responder", text, { cause: error });
-  }
-  return new BusError("down", text, { cause: error });
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
-}
-
-/** Answer of a JetStream request: the object, or a `BusError` with the server's description. */
-function jetstreamAnswer(what: string, bytes: Uint8Array): Record<string, unknown> {
-  let answer: unknown;
-  try {
-    answer = JSON.parse(Buffer.from(bytes).toString("utf8"));
-  } catch (cause) {
-    throw new BusError("refused", `${what}: the answer is not JSON`, { cause });
-  }
-  if (!isRecord(answer)) throw new BusError("refused", `${what}: the answer is not an object`);
-  const { error } = answer;
-  if (isRecord(error)) {
-    throw new BusError("refused", `${what}: ${String(error["description"])}`, {
-      cause: error["err_code"],
-    });
-  }
-  return answer;
-}
+/** Writes that fail for longer are told to the operator. */
+const STUCK_MS = 3_000;
 
 /** JetStream's error number for "stream not found". */
 const STREAM_NOT_FOUND = 10059;
@@ -131,8 +93,9 @@ export class Bus {
     void this.#run();
   }
 
-  #lastError = "";
+  #lastError: unknown;
   #stuckSince: number | undefined;
+  #writeError: unknown;
 
   /**
    * Since when writes have failed although the server is connected, on the `performance.now` clock;
@@ -144,7 +107,16 @@ export class Bus {
 
   /** Why there is no connection, in the client's words; empty while up. */
   get lastError(): string {
-    return this.#lastError;
+    return this.#lastError === undefined ? "" : toError(this.#lastError).message;
+  }
+
+  /** What an operator should know and do; undefined while all is well. */
+  get problem(): Failure | undefined {
+    const at = this.#options.servers.join(",");
+    const external = this.#options.external === true;
+    if (this.status.value === "down") return explainLink(this.#lastError ?? "", at, external);
+    const stuck = this.#stuckSince !== undefined && performance.now() - this.#stuckSince > STUCK_MS;
+    return stuck ? explainWrites(this.#writeError, at, external) : undefined;
   }
 
   /** Resolves when connected; rejects with a `BusError` after `timeoutMs`. */
@@ -153,7 +125,7 @@ export class Bus {
     return new Promise((done, reject) => {
       const timer = setTimeout(() => {
         stop();
-        reject(new BusError("down", `no connection to NATS: ${this.#lastError || "no answer"}`));
+        reject(new BusError("down", `no connection to NATS: ${this.lastError || "no answer"}`));
       }, timeoutMs);
       const stop = this.status.subscribe((status) => {
         if (status !== "up") return;
@@ -338,6 +310,7 @@ export class Bus {
       return result;
     } catch (error) {
       if (this.status.value === "up") this.#stuckSince ??= performance.now();
+      this.#writeError = error;
       throw error;
     }
   }
@@ -382,14 +355,14 @@ export class Bus {
   #up(connection: NatsConnection): void {
     this.#attempts = 0;
     this.#retryMs = RETRY_FIRST_MS;
-    this.#lastError = "";
+    this.#lastError = undefined;
     for (const wanted of this.#wanted) {
       if (wanted.live === undefined || wanted.live.isClosed()) this.#listen(connection, wanted);
     }
     if (this.status.value !== "up") this.status.set("up");
   }
 
-  #down(why: string): void {
+  #down(why: unknown): void {
     this.#lastError = why;
     if (this.status.value !== "down") this.status.set("down");
   }
@@ -408,7 +381,12 @@ export class Bus {
       ...(name === undefined ? {} : { name }),
       ...(tls === undefined
         ? {}
-        : { tls: { ca: tls.ca.join("\n"), ...{ servername: tls.serverName } } }),
+        : {
+            tls: {
+              ...(tls.ca === undefined ? {} : { ca: tls.ca.join("\n") }),
+              ...(tls.serverName === undefined ? {} : { servername: tls.serverName }),
+            },
+          }),
       authenticator: (nonce?: string) => {
         const current = credentials();
         return { jwt: current.jwt, nkey: "", sig: signNonce(current, nonce ?? "") };
@@ -434,17 +412,34 @@ export class Bus {
           await connection.close();
           return;
         }
+        await this.#admit(connection);
         this.#connection = connection;
         for (const wanted of this.#wanted) wanted.live = undefined;
         void this.#follow(connection);
         this.#up(connection);
         const error = await connection.closed();
         this.#connection = undefined;
-        this.#down(error === undefined ? "closed" : toError(error).message);
+        if (error !== undefined || this.status.value === "up") this.#down(error ?? "closed");
       } catch (error) {
-        this.#down(toError(error).message);
+        this.#down(error);
       }
       if (!this.#closed) await this.#sleep(this.#retryMs);
+    }
+  }
+
+  /** Closes a connection to a server that does not know who is who. */
+  async #admit(connection: NatsConnection): Promise<void> {
+    if (this.#options.checkAccount !== true) return;
+    try {
+      const wanted = accountOf(this.#options.credentials());
+      const options = { timeout: REQUEST_TIMEOUT_MS };
+      const { data } = await connection.request("$SYS.REQ.USER.INFO", new Uint8Array(0), options);
+      const answer = jetstreamAnswer("USER.INFO", data);
+      const user = isRecord(answer["data"]) ? answer["data"] : {};
+      if (user["account"] !== wanted) throw new ForeignServer(String(user["account"] ?? ""));
+    } catch (error) {
+      await connection.close();
+      throw error;
     }
   }
 
@@ -458,12 +453,22 @@ export class Bus {
     });
   }
 
+  /** The client found a server again: it may be another one than before. */
+  async #again(connection: NatsConnection): Promise<void> {
+    try {
+      await this.#admit(connection);
+      this.#up(connection);
+    } catch (error) {
+      this.#down(error);
+    }
+  }
+
   async #follow(connection: NatsConnection): Promise<void> {
     for await (const { type, data } of connection.status()) {
       if (connection !== this.#connection) return;
       if (type === "disconnect") this.#down(`disconnected from ${String(data)}`);
       else if (type === "reconnecting") this.#attempted();
-      else if (type === "reconnect") this.#up(connection);
+      else if (type === "reconnect") await this.#again(connection);
       else if (type === "error") this.#lastError = String(data);
     }
   }

@@ -49,10 +49,52 @@ function quote(text: string): string {
   return JSON.stringify(text);
 }
 
+function trustLines(auth: NatsTrustConfig): string[] {
+  return [
+    `operator: ${auth.operatorJwt}`,
+    `system_account: ${auth.systemAccount}`,
+    "resolver: MEMORY",
+    "resolver_preload: {",
+    `  ${auth.systemAccount}: ${auth.systemJwt}`,
+    `  ${auth.account}: ${auth.accountJwt}`,
+    `  ${auth.workloads}: ${auth.workloadsJwt}`,
+    "}",
+  ];
+}
+
+/**
+ * For a nats-server that an operator runs: whom to let in, and what else the mesh depends on.
+ * Holds no secret, and nothing about addresses, TLS or clusters, which are the operator's.
+ */
+export function externalNatsConfig(auth: NatsTrustConfig): string {
+  const lines = [
+    "# What weft needs of a nats-server: put it into its configuration file, or include it there.",
+    "# It lets in this mesh's control plane and workloads, and holds no secret.",
+    "",
+    "# Documents are stored in JetStream; each is synced before it counts.",
+    "jetstream {",
+    '  store_dir: "/var/lib/nats"',
+    "  sync_interval: always",
+    "}",
+    "# A workload's rights travel in one line.",
+    "max_control_line: 1MB",
+    "",
+    "# Where other operators and accounts are in use: list this operator beside yours,",
+    "# keep your system_account and resolver, and add the last two accounts to what you preload.",
+    ...trustLines(auth),
+    "",
+    "# Beyond loopback, with a certificate that proxies can verify (weft: --nats-ca FILE):",
+    "# tls {",
+    '#   cert_file: "/etc/nats/server.pem"',
+    '#   key_file: "/etc/nats/server.key"',
+    "# }",
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
 /** The configuration file; a pure function of the options. */
 export function natsConfig(o: NatsServerOptions): string {
   const folder = join(resolve(o.dataDir), "nats");
-  const { auth } = o;
   const lines = [
     `server_name: ${quote("weft")}`,
     `host: ${quote(o.host)}`,
@@ -71,14 +113,7 @@ export function natsConfig(o: NatsServerOptions): string {
     "  sync_interval: always",
     "  max_memory_store: 0",
     "}",
-    `operator: ${auth.operatorJwt}`,
-    `system_account: ${auth.systemAccount}`,
-    "resolver: MEMORY",
-    "resolver_preload: {",
-    `  ${auth.systemAccount}: ${auth.systemJwt}`,
-    `  ${auth.account}: ${auth.accountJwt}`,
-    `  ${auth.workloads}: ${auth.workloadsJwt}`,
-    "}",
+    ...trustLines(o.auth),
   ];
   if (o.tls !== undefined) {
     lines.push("tls {", `  cert_file: ${quote(join(folder, "tls.pem"))}`);

@@ -33,8 +33,13 @@ export interface IssuerOptions {
   readonly nats: NatsAuthority;
   /** Keys that may sign configuration, as proxies list them. */
   readonly configKeys: () => readonly { readonly kid: string; readonly key: string }[];
-  /** Of the bus; an unspecified host (0.0.0.0) becomes the one the caller reached. */
+  /**
+   * Of the bus, several with commas; an unspecified host (0.0.0.0) or, for callers from elsewhere,
+   * a loopback one becomes the one the caller reached.
+   */
   readonly natsUrl: string;
+  /** Roots of a bus that is not the mesh's own, PEM; none: public ones. */
+  readonly natsCa?: readonly string[];
   readonly svidTtlMs: number;
   readonly now: () => number;
 }
@@ -87,6 +92,8 @@ export interface JoinReply extends AccessReply {
   readonly bundle: readonly string[];
   readonly configKeys: readonly { readonly kid: string; readonly key: string }[];
   readonly natsUrl: string;
+  /** Roots of the bus; absent: those of the mesh. */
+  readonly natsCa?: readonly string[];
   readonly instance: string;
   readonly trustDomain: string;
   /** Declared services this workload may not see. */
@@ -211,9 +218,16 @@ function resourcesOf(store: Store): Resource[] {
 function natsUrlFor(url: string, origin: RequestOrigin | undefined): string {
   const host = origin?.host;
   if (host === undefined) return url;
-  return url.replace(/\/\/(0\.0\.0\.0|\[::\])(?=:|$)/, () => {
+  const here = /\/\/(0\.0\.0\.0|\[::\]|localhost|127(?:\.\d+){3}|\[::1\])(?=[:,]|$)/g;
+  return url.replace(here, (whole, name: string) => {
+    // The caller's own loopback is not the control plane's, unless it is on the same host.
+    if (isLoopback(host) && name !== "0.0.0.0" && name !== "[::]") return whole;
     return `//${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}`;
   });
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host === "[::1]" || host.startsWith("127.");
 }
 
 function issueAccess(
@@ -296,6 +310,7 @@ function reply(
     bundle: options.authority.bundle,
     configKeys: options.configKeys(),
     natsUrl: natsUrlFor(options.natsUrl, origin),
+    ...(options.natsCa === undefined ? {} : { natsCa: options.natsCa }),
     instance: member.instance,
     trustDomain: options.authority.trustDomain,
     refused,

@@ -5,7 +5,8 @@
  * `publish` writes SQLite and returns; putting the documents, then `head`, goes on behind it and
  * coalesces: what changed while the bus was away is one head when it returns.
  */
-import { type Bus, BusError } from "../bus/bus.ts";
+import type { Bus } from "../bus/bus.ts";
+import { BusError } from "../bus/bus-error.ts";
 import { EXIT, Failure } from "../error.ts";
 import { headOf } from "../snapshot/assemble.ts";
 import type { HeadDocument } from "../snapshot/document.ts";
@@ -105,9 +106,9 @@ export class Publisher {
     return head !== undefined && compareVersions(head, this.#position) === 0;
   }
 
-  /** Why nothing can be published until an operator acts. */
+  /** Why nothing can be published now. */
   get problem(): Failure | undefined {
-    return this.#problem;
+    return this.#problem ?? this.#options.bus.problem;
   }
 
   /**

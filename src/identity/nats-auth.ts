@@ -206,6 +206,19 @@ export function parseNatsCredentials(text: string): NatsCredentials {
   return { jwt, seed };
 }
 
+/** The account a holder of these credentials belongs to; "" when the JWT cannot be read. */
+export function accountOf({ jwt }: NatsCredentials): string {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString());
+    const { iss, nats } = claims as { readonly iss?: unknown; readonly nats?: unknown };
+    // A signing key of the account is named as issuer, and the account beside it.
+    const { issuer_account } = (nats ?? {}) as { readonly issuer_account?: unknown };
+    return String(issuer_account ?? iss ?? "");
+  } catch {
+    return "";
+  }
+}
+
 /** Answer to a server's challenge. */
 export function signNonce(credentials: NatsCredentials, nonce: string): string {
   const key = nkeyFromSeed("user", credentials.seed);

@@ -145,9 +145,13 @@ export class TestMesh {
     this.#args = args;
   }
 
-  /** A control plane, ready to serve. */
-  static async start(args: readonly string[] = []): Promise<TestMesh> {
+  /** A control plane, ready to serve; `prepare` runs before it starts. */
+  static async start(
+    args: readonly string[] = [],
+    prepare?: (mesh: TestMesh) => Promise<void>,
+  ): Promise<TestMesh> {
     const mesh = new TestMesh(args);
+    await prepare?.(mesh);
     await mesh.startControlplane();
     return mesh;
   }
