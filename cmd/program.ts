@@ -37,7 +37,7 @@ export async function run(args: readonly string[], env: Environment): Promise<nu
   try {
     refuseUnsafe(env);
     const program = buildProgram(terminal, env, outcome);
-    await program.parseAsync(expandMode(args, env), { from: "user" });
+    await program.parseAsync(expandHelp(expandMode(args, env), program), { from: "user" });
     return outcome.code;
   } catch (error) {
     return failed(terminal, error);
@@ -72,6 +72,14 @@ export function expandMode(args: readonly string[], env: Environment): readonly 
   const mode = file?.values["mode"];
   if (mode === undefined) return args;
   return [readOneOf(MODES)(String(mode), `mode in ${file?.path}`), ...args];
+}
+
+/** `help token create` is `token create --help`; an unknown verb is told as if it were called. */
+function expandHelp(args: readonly string[], program: Command): readonly string[] {
+  const [first, verb, ...more] = args;
+  if (first !== "help" || verb === undefined) return args;
+  const known = program.commands.some((command) => command.name() === verb);
+  return known ? [verb, ...more, "--help"] : [verb];
 }
 
 function valueAfter(args: readonly string[], flag: string): string | undefined {

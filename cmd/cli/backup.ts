@@ -1,5 +1,5 @@
 /** `weft backup` and `weft restore`. */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { EXIT, Failure } from "../../src/error.ts";
 import { restoreBackup } from "../../src/store/backup.ts";
 import { usage } from "../grammar.ts";
@@ -16,6 +16,9 @@ export async function backup(
   const file = args[0] ?? "";
   if (file === "-" && terminal.outWatched) {
     throw usage("a backup is no text for a terminal", "name a file, or redirect: > mesh.backup");
+  }
+  if (file !== "-" && !typedToggle(typed, "force") && existsSync(file)) {
+    throw new Failure("backup_exists", `${file} exists`, "choose another name, or add --force");
   }
   const keys = typedToggle(typed, "keys");
   const client = await session.client();

@@ -24,6 +24,7 @@ export async function remove(
     client.post<ApplyAnswer>("/v1/delete", {
       keys,
       cascade: typedToggle(typed, "cascade"),
+      dryRun: typedToggle(typed, "dryRun"),
       ...(message === undefined ? {} : { message }),
     }),
   );
@@ -43,7 +44,7 @@ async function keysIn(
 
 function keyOf(session: Session, args: readonly string[]): string {
   const first = args[0];
-  const asked = first === undefined ? undefined : readKindAndName(first, args[1]);
+  const asked = first === undefined ? undefined : readKindAndName("delete", first, args[1]);
   if (asked?.name === undefined) {
     throw usage("delete what?", "weft delete httproute reviews, or weft delete -f FILE");
   }

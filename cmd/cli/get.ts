@@ -18,7 +18,7 @@ export async function get(
 ): Promise<number> {
   const format = typedFormat(typed, LIST_FORMATS);
   const client = await session.client();
-  const asked = args[0] === undefined ? undefined : readKindAndName(args[0], args[1]);
+  const asked = args[0] === undefined ? undefined : readKindAndName("get", args[0], args[1]);
   const show = async (terminal: Terminal) => {
     if (asked?.name !== undefined) {
       const path = resourcePath(asked.kind, session.namespace, asked.name);

@@ -14,6 +14,7 @@ import {
   typedFormat,
   typedShare,
   typedText,
+  typedToggle,
 } from "./typed.ts";
 import { waitForRevision } from "./wait-revision.ts";
 
@@ -71,10 +72,14 @@ export async function rollback(
   const timeoutMs = typedDuration(typed, "timeout", 60_000);
   const message = typedText(typed, "message");
   const done = await change(session, (client) =>
-    client.post<ApplyAnswer>("/v1/rollback", { to, ...(message === undefined ? {} : { message }) }),
+    client.post<ApplyAnswer>("/v1/rollback", {
+      to,
+      dryRun: typedToggle(typed, "dryRun"),
+      ...(message === undefined ? {} : { message }),
+    }),
   );
   if (done === undefined) return EXIT.refused;
-  if (share === undefined) return EXIT.ok;
+  if (share === undefined || done.answer.dryRun) return EXIT.ok;
   const { client, answer } = done;
   const { terminal } = session;
   return waitForRevision({ client, terminal, revision: answer.revision, share, timeoutMs });

@@ -16,7 +16,7 @@ const issue = {
 function printed(errWatched: boolean): string {
   let text = "";
   const terminal: Terminal = {
-    out: () => {},
+    out: () => true,
     err: (part) => {
       text += part;
     },

@@ -18,7 +18,7 @@ const SHORT: Readonly<Record<string, StoredKind>> = {
   meshes: "Mesh",
 };
 
-export function readKind(text: string): StoredKind {
+function readKind(text: string, verb: string): StoredKind {
   const typed = text.toLowerCase();
   const found =
     SHORT[typed] ??
@@ -28,17 +28,19 @@ export function readKind(text: string): StoredKind {
     });
   if (found !== undefined) return found;
   const known = STORED_KINDS.map((kind) => kind.toLowerCase()).join(", ");
-  throw usage(`there is no kind "${text}"`, `one of ${known}`);
+  const fix = `one of ${known}; for a service: weft ${verb} service/${text}`;
+  throw usage(`there is no kind "${text}"`, fix);
 }
 
 /** `service/cart` or `service cart`, as typed after a verb. */
 export function readKindAndName(
+  verb: string,
   first: string,
   second: string | undefined,
 ): { readonly kind: StoredKind; readonly name: string | undefined } {
   const slash = first.indexOf("/");
-  if (slash < 0 || second !== undefined) return { kind: readKind(first), name: second };
-  return { kind: readKind(first.slice(0, slash)), name: first.slice(slash + 1) };
+  if (slash < 0 || second !== undefined) return { kind: readKind(first, verb), name: second };
+  return { kind: readKind(first.slice(0, slash), verb), name: first.slice(slash + 1) };
 }
 
 /** Path of a resource in the API; Mesh belongs to no namespace. */

@@ -29,20 +29,24 @@ export function toYaml(value: unknown): string {
 
 const WATCH_MS = 1000;
 
-/** Shows again whenever the text changes, in place on a terminal. Ends with the process. */
+/**
+ * Shows again whenever the text changes, in place on a terminal. Ends with the process, or when
+ * its reader has left.
+ */
 export async function watch(
   terminal: Terminal,
   show: (target: Terminal) => Promise<void>,
-): Promise<never> {
+): Promise<void> {
   let before = "";
   for (;;) {
     let text = "";
     const collect = (part: string) => {
       text += part;
+      return true;
     };
     await show({ ...terminal, out: collect, err: collect });
     if (text !== before) {
-      terminal.out(terminal.outWatched ? `\x1b[H\x1b[2J${text}` : text);
+      if (!terminal.out(terminal.outWatched ? `\x1b[H\x1b[2J${text}` : text)) return;
       before = text;
     }
     await terminal.sleep(WATCH_MS);

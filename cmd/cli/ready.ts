@@ -13,17 +13,26 @@ import { typedDuration, typedToggle } from "./typed.ts";
 const POLL_MS = 100;
 const PROBE_MS = 2_000;
 
+const NAME = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
+
 type Target =
   | { readonly kind: "proxy" }
   | { readonly kind: "controlplane" }
   | { readonly kind: "service"; readonly name: string };
 
-function readTarget(argument: string | undefined): Target {
+function readTarget(argument: string | undefined, verb: "wait" | "healthcheck"): Target {
   if (argument === undefined || argument === "proxy") return { kind: "proxy" };
   if (argument === "controlplane") return { kind: "controlplane" };
   const match = /^(?:service|svc)\/(.+)$/.exec(argument);
   if (match !== null) return { kind: "service", name: readName(match[1] ?? "", "wait service/") };
-  throw usage(`"${argument}" cannot be waited for`, "one of proxy, controlplane, service/NAME");
+  if (verb === "healthcheck") {
+    throw usage(`"${argument}" cannot be looked at from here`, "one of proxy, controlplane");
+  }
+  const fix = NAME.test(argument) ? `for a service: weft wait service/${argument}` : "";
+  throw usage(
+    `"${argument}" cannot be waited for`,
+    fix === "" ? "one of proxy, controlplane, service/NAME" : fix,
+  );
 }
 
 export async function wait(
@@ -31,7 +40,7 @@ export async function wait(
   args: readonly string[],
   typed: Typed,
 ): Promise<number> {
-  const target = readTarget(args[0]);
+  const target = readTarget(args[0], "wait");
   const timeoutMs = typedDuration(typed, "timeout", 60_000);
   const { terminal } = session;
   const deadline = terminal.now() + timeoutMs;
@@ -60,7 +69,7 @@ export async function healthcheck(
   args: readonly string[],
   typed: Typed,
 ): Promise<number> {
-  const target = readTarget(args[0] ?? defaultTarget(session));
+  const target = readTarget(args[0] ?? defaultTarget(session), "healthcheck");
   if (target.kind === "service")
     throw usage("healthcheck looks at this host", "weft wait service/NAME");
   const path = typedToggle(typed, "ready") ? "/readyz" : "/healthz";

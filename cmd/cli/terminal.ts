@@ -5,8 +5,8 @@ import { Failure } from "../../src/error.ts";
 export type Colour = "red" | "green" | "yellow" | "bold" | "dim" | "cyan";
 
 export interface Terminal {
-  /** Data, for stdout. */
-  readonly out: (text: string) => void;
+  /** Data, for stdout; gives whether somebody still reads it. */
+  readonly out: (text: string) => boolean;
   /** Talk, for stderr. */
   readonly err: (text: string) => void;
   /** Whether a person watches stdout, stderr. */
@@ -36,8 +36,10 @@ export function paint(terminal: Terminal, colour: Colour, text: string): string 
  * Writes everything, synchronously: an exit right after must not lose the tail.
  *
  * A full non-blocking pipe gives EAGAIN; a reader that left (`| head`) gives EPIPE and is no error.
+ *
+ * @returns false when the reader has left.
  */
-export function writeAll(fd: number, text: string): void {
+export function writeAll(fd: number, text: string): boolean {
   const bytes = Buffer.from(text, "utf8");
   let at = 0;
   while (at < bytes.length) {
@@ -45,11 +47,12 @@ export function writeAll(fd: number, text: string): void {
       at += writeSync(fd, bytes, at);
     } catch (error) {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
-      if (code === "EPIPE") return;
+      if (code === "EPIPE") return false;
       if (code !== "EAGAIN") throw error;
       Bun.sleepSync(1);
     }
   }
+  return true;
 }
 
 /** One line that says what is wrong, and a next step. */

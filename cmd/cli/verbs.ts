@@ -24,6 +24,7 @@ const NAMED: readonly FlagName[] = ["namespace", ...REMOTE];
 const OUTPUT = ["-o, --output <FORMAT>", "table, wide, json, yaml or name (table)"] as const;
 const WAIT = ["--wait [SHARE]", "wait until every proxy has it, or a share such as 95%"] as const;
 const TIMEOUT = ["--timeout <DURATION>", "longest wait (60s)"] as const;
+const DRY_RUN = ["--dry-run", "check and show what would change"] as const;
 const FILE = ["-f, --file <PATH...>", "a file, a folder, or - for stdin"] as const;
 const MESSAGE = ["-m, --message <TEXT>", "why, for the history"] as const;
 
@@ -33,7 +34,7 @@ const CONFIGURE: readonly Verb[] = [
     what: "make documents part of the mesh, all or nothing",
     options: [
       FILE,
-      ["--dry-run", "check and show what would change"],
+      DRY_RUN,
       WAIT,
       TIMEOUT,
       MESSAGE,
@@ -64,7 +65,7 @@ const CONFIGURE: readonly Verb[] = [
     name: "delete",
     args: "[kind] [name]",
     what: "delete documents",
-    options: [FILE, ["--cascade", "also delete what refers to it"], MESSAGE],
+    options: [FILE, ["--cascade", "also delete what refers to it"], DRY_RUN, MESSAGE],
     flags: NAMED,
     examples: `
   weft delete httproute reviews
@@ -108,7 +109,7 @@ const CONFIGURE: readonly Verb[] = [
     name: "rollback",
     args: "<revision>",
     what: "make an earlier revision current again, as a new revision",
-    options: [WAIT, TIMEOUT, MESSAGE],
+    options: [WAIT, TIMEOUT, DRY_RUN, MESSAGE],
     flags: REMOTE,
     examples: `
   weft rollback 3 --wait`,
@@ -169,7 +170,10 @@ const OPERATE: readonly Verb[] = [
     name: "backup",
     args: "<file>",
     what: "save the mesh's state to a file, or - for stdout",
-    options: [["--keys", "with the private keys: whoever has the file can be the mesh"]],
+    options: [
+      ["--keys", "with the private keys: whoever has the file can be the mesh"],
+      ["--force", "replace the file if it exists"],
+    ],
     flags: REMOTE,
     examples: `
   weft backup mesh.backup
@@ -257,8 +261,9 @@ export function addVerbs(program: Command, context: VerbContext): void {
   const token = program.command("token").description("tokens for proxies and people");
   token.helpOption("-h, --help", "print help");
   for (const verb of TOKEN) addVerb(token, verb, context);
-  token.action(() => {
-    throw usage("token needs a verb", "weft token create, list or revoke");
+  token.argument("[verb]").action((verb?: string) => {
+    const why = verb === undefined ? "token needs a verb" : `token has no verb "${verb}"`;
+    throw usage(why, "weft token create, list or revoke");
   });
   const nats = program.command("nats").description("settings for a NATS of your own");
   nats.helpOption("-h, --help", "print help");

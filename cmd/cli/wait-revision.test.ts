@@ -25,7 +25,7 @@ function harness(states: readonly State[]) {
     download: async () => new Uint8Array(),
   };
   const terminal: Terminal = {
-    out: () => {},
+    out: () => true,
     err: () => {},
     ...{ outWatched: false, errWatched: false, colours: false, columns: 80 },
     stdin: async () => "",

@@ -73,6 +73,13 @@ export function apply(
   const { resources, issues } = parseSources(sources);
   const wrong = [...issues, ...resources.flatMap(processIssues)];
   if (wrong.length > 0) throw new Invalid(wrong);
+  // Whatever was to produce them failed; with prune it would empty the mesh.
+  if (resources.length === 0) {
+    throw new Failure("no_documents", "there is no document in what was sent", "send one or more", {
+      status: 422,
+      exit: EXIT.refused,
+    });
+  }
   const before = currentSet(state.store);
   const after = new Map(before);
   const named = new Set<string>();
