@@ -1,6 +1,7 @@
 /** What a workload's credentials allow on a real nats-server, and everything they must not. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect, type NatsConnection } from "nats";
+import golden from "../../test/fixtures/contracts/rights.json" with { type: "json" };
 import type { NatsCredentials } from "../identity/nats-auth.ts";
 import { openNatsAuthority, parseNatsCredentials, signNonce } from "../identity/nats-auth.ts";
 import { createNkey } from "../identity/nkey.ts";
@@ -27,8 +28,10 @@ function authenticator(credentials: NatsCredentials) {
 }
 
 /** Names the operation the server refused, or says that nothing was. */
-async function violation(attempt: (connection: NatsConnection) => void): Promise<string> {
-  const credentials = nats.workload(me, granted);
+async function violation(
+  attempt: (connection: NatsConnection) => void,
+  credentials = nats.workload(me, granted),
+): Promise<string> {
   const connection = await connect({
     servers: nats.server.url,
     inboxPrefix: inboxPrefix(me),
@@ -287,6 +290,28 @@ describe("refused connections", () => {
     ]) {
       expect(await login(bad)).toContain("Authorization Violation");
     }
+  });
+});
+
+describe("golden: the rights other versions give and rely on", () => {
+  const { workload, granted: keys, inboxPrefix: prefix, publish, subscribe } = golden;
+
+  test("the lists, and the credentials that carry them", () => {
+    expect(userRights(workload, keys)).toEqual({ publish, subscribe });
+    expect(inboxPrefix(workload)).toBe(prefix);
+    const claims = Buffer.from(nats.workload(workload, keys).jwt.split(".")[1] ?? "", "base64url");
+    expect(JSON.parse(claims.toString())).toMatchObject({
+      nats: { pub: { allow: publish }, sub: { allow: subscribe } },
+    });
+  });
+
+  test("the server lets their holder use every subject of them", async () => {
+    const credentials = nats.workload(workload, keys);
+    const refused = await violation((connection) => {
+      for (const subject of publish) connection.publish(subject.replace("*", "7"), data);
+      for (const subject of subscribe) connection.subscribe(subject, { callback: () => {} });
+    }, credentials);
+    expect(refused).toBe("allowed");
   });
 });
 

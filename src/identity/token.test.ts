@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import golden from "../../test/fixtures/contracts/token.json" with { type: "json" };
 import { createToken, formatToken, parseToken, secretHash, secretMatches } from "./token.ts";
 
 const ROOT = "ab".repeat(32);
@@ -11,6 +12,13 @@ describe("tokens", () => {
     expect(text.startsWith("weft_")).toBe(true);
     expect(parseToken(`  ${text}\n`)).toEqual(token);
     expect(Buffer.from(token.secret, "base64url").length).toBe(20);
+  });
+
+  test("golden: the bytes other versions write and read", () => {
+    expect(formatToken(golden.token)).toBe(golden.text);
+    expect(parseToken(golden.text)).toEqual(golden.token);
+    expect(secretHash(golden.token.secret)).toBe(golden.secretHash);
+    expect(secretMatches(golden.token.secret, golden.secretHash)).toBe(true);
   });
 
   test("anything else is no token", () => {

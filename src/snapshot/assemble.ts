@@ -174,7 +174,8 @@ export class Assembler {
   commit(check: SetCheck): Commit | undefined {
     const head = this.#pending?.message ?? this.#set?.head;
     if (head === undefined || this.#queue.size > 0 || this.#reading.size > 0) return undefined;
-    const version: Version = head.header;
+    const { epoch, rev } = head.header;
+    const version: Version = { epoch, rev };
     if (this.#pending === undefined && this.#lost.size === 0) return undefined;
     if (this.#rejected !== undefined && compareVersions(this.#rejected, version) === 0) {
       return undefined;
