@@ -7,12 +7,14 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { type AdminFacts, createAdmin, createAdminSocket } from "../src/admin/admin.ts";
 import { EXIT } from "../src/error.ts";
+import { Admission } from "../src/net/admission.ts";
 import { type Listener, listen } from "../src/net/listen.ts";
 import { DataPlane } from "../src/proxy/data-plane.ts";
 import { serveApp } from "../src/serve/serve.ts";
 import { AccessLog } from "../src/telemetry/access-log.ts";
 import { createLogger, type Logger, type LogSink } from "../src/telemetry/log.ts";
 import { Metrics } from "../src/telemetry/metrics.ts";
+import { METRICS_CALLERS_MAX, proxyCallersMax, tellTurnedAway } from "./descriptors.ts";
 import type { ProxyOptions, WorkloadSpec } from "./options.ts";
 import { takeFolder, writeRunFile } from "./proxy/folder.ts";
 import { Member } from "./proxy/member.ts";
@@ -104,6 +106,7 @@ class ProxyProcess {
   readonly #members: readonly Member[];
   #admin: Listener | undefined;
   #socket: { stop(force?: boolean): unknown } | undefined;
+  readonly #stopTelling: () => void;
   #draining = false;
 
   constructor(options: ProxyOptions, sink: LogSink, log: Logger, drainNow: () => void) {
@@ -113,13 +116,16 @@ class ProxyProcess {
     this.#drainNow = drainNow;
     this.#members = options.workloads.map((spec) => new Member(options, spec, log));
     const accessLog = new AccessLog((text) => process.stdout.write(text), Date.now);
+    const callersMax = proxyCallersMax(options.workloads.length);
     this.#proxy = new DataPlane({
+      callersMax,
       metrics: this.#metrics,
       now: () => performance.now(),
       random: Math.random,
       ownPorts: new Set(OWN_OFFSETS.map((offset) => options.portBase + offset)),
       ...(options.accessLog ? { accessLog } : {}),
     });
+    this.#stopTelling = tellTurnedAway(() => this.#proxy.turnedAway, callersMax, log);
     observeMembers(this.#metrics, this.#members, options.version);
   }
 
@@ -153,6 +159,7 @@ class ProxyProcess {
   }
 
   async close(): Promise<void> {
+    this.#stopTelling();
     this.#proxy.stop();
     await Promise.all(this.#members.map((member) => member.close()));
     this.#admin?.closeAll();
@@ -213,8 +220,9 @@ class ProxyProcess {
   #openAdmin(): string {
     const { metricsBind, portBase } = this.#options;
     const app = createAdmin(this.#facts());
+    const admission = new Admission(METRICS_CALLERS_MAX);
     this.#admin = bindNext("the metrics port", metricsBind, portBase + ADMIN, (port) =>
-      listen({ host: metricsBind, port, accept: (c) => serveApp(c, app) }),
+      listen({ host: metricsBind, port, admission, accept: (c) => serveApp(c, app) }),
     );
     const anywhere = metricsBind === "0.0.0.0" || metricsBind === "::";
     return `${anywhere ? "127.0.0.1" : metricsBind}:${this.#admin.port}`;

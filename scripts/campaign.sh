@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Long proofs that do not fit into the test run. docs/campaign.md holds the figures of the last one.
 #   scripts/campaign.sh [NAME …]
-#     outage    control plane, then NATS, killed and away for a minute each, under load
-#     rotation  certificates that live six seconds, 20 rotations under load
-#     crash     kill -9 in the middle of applies, 50 times; a full disk
-#     bus       1,000 forged, replayed and reordered messages; every NATS right a proxy lacks
-#     push      apply until 20 sidecars have acknowledged, 50 times
+#     outage       control plane, then NATS, killed and away for a minute each, under load
+#     rotation     certificates that live six seconds, 20 rotations under load
+#     crash        kill -9 in the middle of applies, 50 times; a full disk
+#     bus          1,000 forged, replayed and reordered messages; every NATS right a proxy lacks
+#     push         apply until 20 sidecars have acknowledged, 50 times
+#     descriptors  1,000 clients at 256 open files: every listener of a proxy, and the API
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 build_weft
 export WEFT_LONG=1
@@ -15,9 +16,10 @@ declare -A files=(
   [crash]=src/control/crash.test.ts
   [bus]="src/agent/agent.test.ts src/bus/rights.test.ts"
   [push]=test/system/push.test.ts
+  [descriptors]=test/system/attack.test.ts
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push)
+[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors)
 for name in "${names[@]}"; do
   [ -n "${files[$name]:-}" ] || die "no campaign is called '$name' (there are: ${!files[*]})"
   say "$name: ${files[$name]}"

@@ -6,10 +6,12 @@ import { issueOwnSvid } from "../../src/control/own-identity.ts";
 import { Failure } from "../../src/error.ts";
 import type { Authority } from "../../src/identity/ca.ts";
 import { renewalTime, type Svid } from "../../src/identity/svid.ts";
+import { Admission } from "../../src/net/admission.ts";
 import { type Listener, listenTls } from "../../src/net/listen.ts";
 import { type TlsContext, tlsContext } from "../../src/net/tls.ts";
 import { type ServedApp, serveApp } from "../../src/serve/serve.ts";
 import type { Logger } from "../../src/telemetry/log.ts";
+import { apiCallersMax, tellTurnedAway } from "../descriptors.ts";
 import type { ControlplaneOptions } from "../options.ts";
 import { namesOf } from "./addresses.ts";
 
@@ -44,6 +46,8 @@ export class ApiDoor {
       }),
   };
   readonly #parts: DoorParts;
+  readonly #admission = new Admission(apiCallersMax());
+  readonly #stopTelling: () => void;
   readonly #listeners = new Set<(svid: Svid) => void>();
   #svid: Svid;
   #context: TlsContext;
@@ -53,6 +57,8 @@ export class ApiDoor {
 
   private constructor(parts: DoorParts, svid: Svid) {
     this.#parts = parts;
+    const { max } = this.#admission;
+    this.#stopTelling = tellTurnedAway(() => this.turnedAway, max, parts.log);
     this.#svid = svid;
     this.#context = contextOf(svid, parts.authority);
   }
@@ -70,6 +76,11 @@ export class ApiDoor {
     return this.#listener?.port ?? 0;
   }
 
+  /** Callers turned away so far because there was no room. */
+  get turnedAway(): number {
+    return this.#admission.refused;
+  }
+
   get svid(): Svid {
     return this.#svid;
   }
@@ -81,6 +92,7 @@ export class ApiDoor {
 
   async close(): Promise<void> {
     clearTimeout(this.#timer);
+    this.#stopTelling();
     this.#draining = true;
     this.#listener?.stop();
     this.#listener?.closeAll();
@@ -93,6 +105,7 @@ export class ApiDoor {
       this.#listener = listenTls({
         host: options.bind,
         port,
+        admission: this.#admission,
         context: () => this.#context,
         requestCert: "optional",
         alpn: [],

@@ -12,6 +12,8 @@ export interface Observed {
   readonly registry: Registry;
   readonly distribution: Distribution;
   readonly busStatus: () => "up" | "down";
+  /** Callers of the API turned away so far. */
+  readonly turnedAway: () => number;
   readonly now: () => number;
 }
 
@@ -32,6 +34,11 @@ export function observe(metrics: Metrics, parts: Observed): void {
   gauge("bus_up", "Whether the bus answers", () => (busStatus() === "up" ? 1 : 0));
   gauge("store_present", "Whether the store's file is there", () => (store.present() ? 1 : 0));
   counter("lapses", "Workloads removed because they fell silent", () => registry.lapses);
+  counter(
+    "connections_refused",
+    "Callers turned away because too many were there",
+    parts.turnedAway,
+  );
   counter("repairs", "Documents put again on the bus", () => publisher.repaired);
   metrics.observe("weft_controlplane_workloads", "Registered workloads", "gauge", () => {
     const counts = new Map<string, number>();

@@ -1,4 +1,5 @@
 /** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
+import type { Admission } from "./admission.ts";
 import { adopt } from "./adopt.ts";
 import { countCallbackError } from "./boundary.ts";
 import {
@@ -26,11 +27,20 @@ export interface ListenOptions {
   readonly host: string;
   /** 0 = any free port. */
   readonly port: number;
+  /** Who may come in; absent: everybody, until the descriptors are used up. */
+  readonly admission?: Admission;
   accept(c: Connection): ConnectionHandler;
 }
 
+export interface ListenPlainOptions extends ListenOptions {
+  /** Sent to callers for whom there is no room, as far as they take it; absent: a reset alone. */
+  readonly full?: Uint8Array;
+}
+
 /** @throws Error with `code` EADDRINUSE, EACCES or EADDRNOTAVAIL. */
-export function listen(o: ListenOptions): Listener {
+export function listen(o: ListenPlainOptions): Listener {
+  const { admission } = o;
+  const inside = new Set<Connection>();
   const listener = bunListen<Connection>({
     hostname: o.host,
     port: o.port,
@@ -41,11 +51,36 @@ export function listen(o: ListenOptions): Listener {
         const c = new Connection();
         c.attach(socket);
         socket.data = c;
+        if (admission?.enter() === false) {
+          turnAway(socket, o.full);
+          return;
+        }
+        if (admission !== undefined) inside.add(c);
         accepted(c, o.accept);
       },
+      ...(admission === undefined
+        ? {}
+        : {
+            close(socket, error) {
+              if (inside.delete(socket.data)) admission.leave();
+              Connection.handlers.close(socket, error);
+            },
+          }),
     },
   });
   return listenerOf(listener);
+}
+
+/**
+ * Left in the kernel's queue instead, a caller for whom no descriptor is left would keep the event
+ * loop spinning.
+ */
+function turnAway(socket: BunSocket<unknown>, answer: Uint8Array | undefined): void {
+  if (answer === undefined) socket.terminate();
+  else {
+    socket.write(answer);
+    socket.end();
+  }
 }
 
 /** Why a TLS client was turned away before it became a connection. */
@@ -84,7 +119,7 @@ const ALERT_DECODE_ERROR = Uint8Array.of(21, 3, 3, 0, 2, 2, 50);
  * new listener. @throws as `listen`.
  */
 export function listenTls(o: ListenTlsOptions): Listener {
-  const live = new Set<Connection>();
+  const live = new Map<Connection, Handshake>();
   const shared: Shared = {
     options: o,
     wires: new Map(o.alpn.map((name) => [name, alpnWire([name])])),
@@ -92,29 +127,35 @@ export function listenTls(o: ListenTlsOptions): Listener {
       ...Connection.handlers,
       ...TLS_STEPS,
       close(socket, error) {
+        live.get(socket.data)?.left();
         live.delete(socket.data);
         Connection.handlers.close(socket, error);
       },
     },
     live,
   };
-  const listener = bunListen<Handshake>({
+  const listener = bunListen<Handshake | undefined>({
     hostname: o.host,
     port: o.port,
     allowHalfOpen: true,
     socket: {
       open(raw) {
+        if (o.admission?.enter() === false) {
+          raw.data = undefined;
+          turnAway(raw, undefined);
+          return;
+        }
         raw.data = new Handshake(shared, raw as FdSocket<Handshake>);
       },
       data(raw, chunk) {
-        raw.data.hello(chunk);
+        raw.data?.hello(chunk);
       },
       end(raw) {
-        raw.data.rawEnded();
+        raw.data?.rawEnded();
       },
       drain() {},
       close(raw) {
-        raw.data.rawEnded();
+        raw.data?.rawClosed();
       },
       error(raw, error) {
         countCallbackError("hello", error);
@@ -126,7 +167,7 @@ export function listenTls(o: ListenTlsOptions): Listener {
     ...listenerOf(listener),
     closeAll() {
       listener.stop(true);
-      for (const c of live) c.destroy();
+      for (const c of live.keys()) c.destroy();
     },
   };
 }
@@ -138,7 +179,7 @@ interface Shared {
   readonly wires: ReadonlyMap<string, Uint8Array>;
   readonly handlers: BunTlsHandlers<Connection>;
   /** Connections that have left the listener's own sockets. */
-  readonly live: Set<Connection>;
+  readonly live: Map<Connection, Handshake>;
 }
 
 /** What a raw socket does once TLS has taken over its bytes: nothing. */
@@ -172,6 +213,7 @@ class Handshake implements ConnectionHandler {
   #upgraded = false;
   #secure: BunTlsSocket<Connection> | undefined;
   #settled = false;
+  #inside = true;
 
   constructor(shared: Shared, raw: FdSocket<Handshake>) {
     this.#shared = shared;
@@ -223,7 +265,7 @@ class Handshake implements ConnectionHandler {
     const c = new Connection();
     c.handler = this;
     const open = (raw: BunSocket<Connection>) => {
-      this.#shared.live.add(c);
+      this.#shared.live.set(c, this);
       this.#secure = upgradeServer<Connection>(raw, {
         isServer: true,
         initialData: bytes,
@@ -237,7 +279,10 @@ class Handshake implements ConnectionHandler {
         socket: this.#shared.handlers,
       });
     };
-    adopt(this.#raw, c, { ...SILENT, open }, () => this.close());
+    adopt(this.#raw, c, { ...SILENT, open }, () => {
+      this.left();
+      this.close();
+    });
   }
 
   /** The handshake is over; `ok` alone proves nothing about the peer. */
@@ -270,6 +315,19 @@ class Handshake implements ConnectionHandler {
       this.#settle();
       this.#raw.end();
     }
+  }
+
+  /** The socket it came on is gone; after the upgrade another one has taken its place. */
+  rawClosed(): void {
+    this.rawEnded();
+    if (!this.#upgraded) this.left();
+  }
+
+  /** Its place is free again. */
+  left(): void {
+    if (!this.#inside) return;
+    this.#inside = false;
+    this.#shared.options.admission?.leave();
   }
 
   #refuse(why: RefusedWhy, alert?: Uint8Array): void {

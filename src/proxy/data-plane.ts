@@ -1,5 +1,6 @@
 /** The data plane of one process: its local workloads, their listeners, and the mesh port. */
 import { lookup } from "node:dns/promises";
+import { Admission } from "../net/admission.ts";
 import { callbackErrors } from "../net/boundary.ts";
 import type { Listener } from "../net/listen.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
@@ -18,6 +19,8 @@ export interface DataPlaneOptions {
   readonly random: () => number;
   /** Absent: requests are not logged. */
   readonly accessLog?: AccessLog;
+  /** Callers let in at a time, in each direction; absent: as many as come. */
+  readonly callersMax?: number;
   /** weft's own ports on this host: no caller reaches them through a proxy. */
   readonly ownPorts: ReadonlySet<number>;
   /** Name resolution for hosts outside of the mesh; absent: the system's. */
@@ -45,11 +48,14 @@ export class DataPlane {
   readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(o: DataPlaneOptions) {
+    const callersMax = o.callersMax ?? Number.POSITIVE_INFINITY;
     this.#state = {
       now: o.now,
       random: o.random,
       golden: new Golden(o.metrics),
       accessLog: o.accessLog,
+      admission: { inbound: new Admission(callersMax), outbound: new Admission(callersMax) },
+      kept: { max: 2 * callersMax, count: 0 },
       draining: false,
       open: new Set(),
     };
@@ -75,6 +81,17 @@ export class DataPlane {
       "Callers' connections that are open.",
       "gauge",
       () => this.#connectionsActive(),
+    );
+    o.metrics.observe(
+      "weft_connections_refused_total",
+      "Callers turned away because too many were there.",
+      "counter",
+      () =>
+        Object.entries(this.#state.admission).map(([direction, { refused }]) => ({
+          suffix: "",
+          labels: labelText(["direction"], [direction]),
+          value: refused,
+        })),
     );
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
@@ -122,6 +139,12 @@ export class DataPlane {
     let count = 0;
     for (const one of this.#state.open) if (!one.idle) count++;
     return count;
+  }
+
+  /** Callers turned away so far because there was no room. */
+  get turnedAway(): number {
+    const { inbound, outbound } = this.#state.admission;
+    return inbound.refused + outbound.refused;
   }
 
   get draining(): boolean {

@@ -17,6 +17,8 @@ import type { LocalWorkload } from "./workload.ts";
 
 /** Callers keep connections for 30 s: they must be the ones who close first. */
 const IDLE_SECONDS = 60;
+/** While callers are turned away for want of room, nobody keeps a place that they do not use. */
+const CROWDED_IDLE_SECONDS = 1;
 const APP_CONNECT_TIMEOUT_MS = 3000;
 /** Shorter than the 5 s after which common servers close: never send into a closing connection. */
 const APP_IDLE_TIMEOUT_MS = 4000;
@@ -35,7 +37,6 @@ class InboundSide implements Side<Exchange> {
   readonly source: string;
   readonly meter: RequestMeter;
   readonly tcpMeter: TcpMeter;
-  readonly idleSeconds = IDLE_SECONDS;
   readonly #forward: Forward;
 
   constructor(port: InboundPort, source: string) {
@@ -55,6 +56,10 @@ class InboundSide implements Side<Exchange> {
     };
     this.meter = local.state.golden.meter(edge);
     this.tcpMeter = local.state.golden.tcpMeter(edge);
+  }
+
+  get idleSeconds(): number {
+    return this.state.admission.inbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
   }
 
   begin(exchange: Exchange): void {
@@ -99,6 +104,7 @@ export class Inbound {
     return listenTls({
       host,
       port,
+      admission: this.#state.admission.inbound,
       context: (serverName) => this.#contextFor(serverName),
       requestCert: "required",
       alpn: ["http/1.1", TCP_ALPN],

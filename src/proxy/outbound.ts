@@ -1,8 +1,10 @@
 /** Where local applications reach the mesh: loopback listeners, each speaking for one workload. */
+import { REASONS } from "../error.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import { Exchange } from "./exchange.ts";
+import { ownAnswer } from "./heads.ts";
 import { beginOutbound, type Outbound } from "./http.ts";
 import type { OutsideHosts } from "./outside.ts";
 import type { Side } from "./side.ts";
@@ -12,6 +14,16 @@ import type { LocalWorkload } from "./workload.ts";
 
 /** Applications keep connections for as long as they like, within reason. */
 const IDLE_SECONDS = 3600;
+/** While callers are turned away for want of room, nobody keeps a place that they do not use. */
+const CROWDED_IDLE_SECONDS = 1;
+
+/** For callers that there is no room for. */
+const FULL = ownAnswer(
+  REASONS.overflow.status,
+  "",
+  "overflow: too many connections to this proxy\n",
+  { close: true, headOnly: false },
+);
 
 export class OutboundSide implements Side<Exchange>, Outbound {
   readonly direction = "outbound";
@@ -21,7 +33,6 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   readonly workload: string;
   readonly source: string;
   readonly meter: RequestMeter;
-  readonly idleSeconds = IDLE_SECONDS;
   /** Set where the listener and not the request says which service is meant. */
   readonly authority: string | undefined;
 
@@ -35,6 +46,10 @@ export class OutboundSide implements Side<Exchange>, Outbound {
     this.authority = authority;
   }
 
+  get idleSeconds(): number {
+    return this.state.admission.outbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
+  }
+
   begin(exchange: Exchange): void {
     beginOutbound(exchange, this);
   }
@@ -42,7 +57,8 @@ export class OutboundSide implements Side<Exchange>, Outbound {
 
 /** The port where an authority in the request names the service. */
 export function listenOutbound(side: OutboundSide, host: string, port: number): Listener {
-  return listen({ host, port, accept: (c) => acceptHttp(c, side) });
+  const admission = side.state.admission.outbound;
+  return listen({ host, port, admission, full: FULL, accept: (c) => acceptHttp(c, side) });
 }
 
 /** A port that leads to one service: HTTP where the service speaks it, else opaque TCP. */
@@ -53,7 +69,9 @@ export function listenUpstream(
   host: string,
   port: number,
 ): Listener {
-  return listen({ host, port, accept: (c) => acceptUpstream(c, side, authority, service) });
+  const admission = side.state.admission.outbound;
+  const accept = (c: Connection) => acceptUpstream(c, side, authority, service);
+  return listen({ host, port, admission, accept });
 }
 
 function acceptHttp(c: Connection, side: OutboundSide): ConnectionHandler {

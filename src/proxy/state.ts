@@ -1,6 +1,8 @@
 /** What all connections of one proxy process share. */
+import type { Admission } from "../net/admission.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import type { Golden } from "../telemetry/golden.ts";
+import type { Kept } from "../upstream/endpoint.ts";
 
 export interface ProxyState {
   /** Monotonic milliseconds. */
@@ -8,6 +10,9 @@ export interface ProxyState {
   readonly random: () => number;
   readonly golden: Golden;
   readonly accessLog: AccessLog | undefined;
+  /** Who may come in; each direction has its own share, so that neither can use up the other's. */
+  readonly admission: Readonly<Record<"inbound" | "outbound", Admission>>;
+  readonly kept: Kept;
   /** Answers carry `Connection: close`, and no connection is kept. */
   draining: boolean;
   /** Open callers, for ticks and for draining. */

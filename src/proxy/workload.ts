@@ -81,11 +81,12 @@ export class LocalWorkload {
       golden: state.golden,
       now: state.now,
       context: () => this.#context,
+      kept: state.kept,
     });
     this.apps = new Map(
       options.app.map((app) => {
         const address = { host: app.host, port: app.port, weight: APP_WEIGHT };
-        return [app.servicePort, { app, endpoint: new Endpoint(address, state.now) }];
+        return [app.servicePort, { app, endpoint: new Endpoint(address, state.now, state.kept) }];
       }),
     );
     this.unrouted = state.golden.meter({

@@ -33,7 +33,7 @@ function target(policy: Partial<TrafficPolicyDocument>): Target {
 
 let clock = 0;
 const endpoint = (port: number, weight = 1) =>
-  new Endpoint({ host: "127.0.0.1", port, weight }, () => clock);
+  new Endpoint({ host: "127.0.0.1", port, weight }, () => clock, { max: 10, count: 0 });
 
 function seeded(): () => number {
   let state = 1;

@@ -30,6 +30,12 @@ export interface ConnectUser {
   onConnectFailed(error: Error, ticket: number): void;
 }
 
+/** How many unused connections a process keeps, to all endpoints together. */
+export interface Kept {
+  readonly max: number;
+  count: number;
+}
+
 const AVOID_MS = 1000;
 const AVOID_DOUBLINGS_MAX = 4;
 
@@ -40,13 +46,15 @@ export class Endpoint implements ClientHome {
   readonly mesh: MeshDial | undefined;
   active = 0;
   readonly #now: () => number;
+  readonly #kept: Kept;
   #idle: HttpClient[] = [];
   #failures = 0;
   #avoidUntil = 0;
 
   /** `now`: monotonic milliseconds. */
-  constructor(address: EndpointAddress, now: () => number) {
+  constructor(address: EndpointAddress, now: () => number, kept: Kept) {
     this.#now = now;
+    this.#kept = kept;
     this.host = address.host;
     this.port = address.port;
     this.weight = address.weight;
@@ -69,6 +77,7 @@ export class Endpoint implements ClientHome {
   /** A kept connection that can take a request now. */
   take(now: number): HttpClient | undefined {
     for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
+      this.#kept.count--;
       if (this.#usable(client, now)) return client;
       client.connection.close();
     }
@@ -90,14 +99,20 @@ export class Endpoint implements ClientHome {
     client.answered = false;
     client.idleSince = now;
     client.idleLimitMs = idleLimitMs;
-    if (client.connection.closed || client.connection.peerEnded) client.connection.close();
-    else this.#idle.push(client);
+    const { closed, peerEnded } = client.connection;
+    if (closed || peerEnded || this.#kept.count >= this.#kept.max) client.connection.close();
+    else {
+      this.#kept.count++;
+      this.#idle.push(client);
+    }
   }
 
   /** A connection is gone. */
   forget(client: HttpClient): void {
     const at = this.#idle.indexOf(client);
-    if (at !== -1) this.#idle.splice(at, 1);
+    if (at === -1) return;
+    this.#kept.count--;
+    this.#idle.splice(at, 1);
   }
 
   /** Closes what has been idle for too long. */
@@ -111,7 +126,10 @@ export class Endpoint implements ClientHome {
   }
 
   closeIdle(): void {
-    for (const client of this.#idle.splice(0)) client.connection.close();
+    for (const client of [...this.#idle]) {
+      this.forget(client);
+      client.connection.close();
+    }
   }
 
   /** Opens a connection for HTTP/1.1; answers `user` later, exactly once. */

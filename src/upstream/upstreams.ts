@@ -8,7 +8,7 @@ import type { EndpointDocument } from "../snapshot/document.ts";
 import type { CompiledBackend, CompiledRule, Target } from "../snapshot/snapshot.ts";
 import type { Edge, Golden, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import { Destination, type DestinationMeters } from "./destination.ts";
-import { Endpoint } from "./endpoint.ts";
+import { Endpoint, type Kept } from "./endpoint.ts";
 
 export interface UpstreamsOptions {
   /** `<namespace>/<service>` of the workload. */
@@ -18,6 +18,7 @@ export interface UpstreamsOptions {
   readonly now: () => number;
   /** The workload's current TLS context. */
   readonly context: () => TlsContext | undefined;
+  readonly kept: Kept;
 }
 
 /** Splits and destinations nobody has used for this long are forgotten. */
@@ -103,7 +104,7 @@ export class Upstreams {
     // An endpoint with a mesh port and no identity accepts nobody: it must not be trusted blindly.
     const mesh = secure ? { sni: target.sni, identity: identity ?? "", context } : undefined;
     const dialled = { host: address, port, weight, ...(mesh === undefined ? {} : { mesh }) };
-    const endpoint = new Endpoint(dialled, this.#options.now);
+    const endpoint = new Endpoint(dialled, this.#options.now, this.#options.kept);
     this.#endpoints.set(key, endpoint);
     return endpoint;
   }

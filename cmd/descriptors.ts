@@ -1,0 +1,54 @@
+/**
+ * How many callers a process takes at a time, from the limit of its open files (RLIMIT_NOFILE).
+ * The runtime has raised the soft limit to the hard one before any code of ours runs.
+ */
+import { readFileSync } from "node:fs";
+import type { Logger } from "../src/telemetry/log.ts";
+
+/** Log, store, bus, health checks, metrics, name resolution. */
+const OWN = 64;
+const OWN_PER_WORKLOAD = 4;
+const CALLERS_MIN = 8;
+/**
+ * A caller of a proxy and the connection its request needs, in two directions; and as many again
+ * that are kept for later.
+ */
+const PER_CALLER = 6;
+
+/** Scrapes and probes, which must get through when callers do not. Part of the reserve. */
+export const METRICS_CALLERS_MAX = 16;
+
+/** Callers of a proxy in each direction. */
+export function proxyCallersMax(workloads: number, limit = descriptorLimit()): number {
+  const free = limit - OWN - OWN_PER_WORKLOAD * workloads;
+  return Math.max(CALLERS_MIN, Math.floor(free / PER_CALLER));
+}
+
+/** Callers of the API, which need nothing else. */
+export function apiCallersMax(limit = descriptorLimit()): number {
+  return Math.max(CALLERS_MIN, limit - OWN);
+}
+
+/** The soft limit of open files; Infinity where there is none. */
+export function descriptorLimit(): number {
+  const line = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+  return line === null ? Number.POSITIVE_INFINITY : Number(line[1]);
+}
+
+const TELL_MS = 1000;
+
+/** Logs, at most once a second, that callers were turned away. Returns how to stop. */
+export function tellTurnedAway(turnedAway: () => number, max: number, log: Logger): () => void {
+  let told = 0;
+  const timer = setInterval(() => {
+    const count = turnedAway();
+    if (count === told) return;
+    log.warn("callers were turned away: too many at a time", {
+      ...{ callers: count - told, limit: max },
+      fix: "raise the limit of open files (ulimit -Hn, LimitNOFILE=)",
+    });
+    told = count;
+  }, TELL_MS);
+  timer.unref();
+  return () => clearInterval(timer);
+}

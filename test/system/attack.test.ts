@@ -1,0 +1,166 @@
+/** What callers may do to the listening side of a proxy and of the control plane. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  metrics,
+  type Running,
+  type Sidecar,
+  sumMetric,
+  TestMesh,
+  takePorts,
+  until,
+  WEFT,
+} from "../harness/mesh.ts";
+import { type App, echo } from "../harness/servers.ts";
+
+const DESCRIPTORS = 256;
+const CLIENTS = 1000;
+
+let mesh: TestMesh;
+let app: App;
+let cart: Sidecar;
+let web: Sidecar;
+
+/** The executable, allowed to open few files. */
+const NARROW = ["sh", "-c", `ulimit -n ${DESCRIPTORS}; exec "$@"`, "sh", WEFT];
+
+async function narrow(service: string, ...args: readonly string[]): Promise<Sidecar> {
+  const base = takePorts(60);
+  const data = join(mesh.folder, service);
+  const command = [...NARROW, "--mode=sidecar", `--service=${service}`];
+  const token = `--token-file=${await mesh.token()}`;
+  const rest = [`--controlplane=${mesh.api}`, token, `--data=${data}`, `--port-base=${base}`];
+  return mesh.proxy([...command, ...rest, ...args], data, base);
+}
+
+beforeAll(async () => {
+  mesh = await TestMesh.start();
+  app = echo("cart");
+  cart = await narrow("cart", `--app=${app.port}`);
+  web = await narrow("web");
+  await until("cart is known", async () => (await get(web.outboundPort)) === "200");
+});
+
+afterAll(async () => {
+  app?.stop();
+  await mesh?.stop();
+});
+
+interface Caller {
+  /** Status of its answer; "reset" or "closed" without one; "" so far. */
+  outcome: string;
+  readonly socket: Promise<Bun.Socket | undefined>;
+}
+
+const GET = "GET / HTTP/1.1\r\nHost: cart\r\n\r\n";
+
+function caller(port: number, text: string): Caller {
+  const state: Caller = {
+    outcome: "",
+    socket: Bun.connect({
+      hostname: "127.0.0.1",
+      port,
+      socket: {
+        open(socket) {
+          socket.write(text);
+        },
+        data(_socket, chunk) {
+          if (state.outcome === "") state.outcome = chunk.toString().slice(9, 12);
+        },
+        close(_socket, error) {
+          if (state.outcome === "") state.outcome = error === undefined ? "closed" : "reset";
+        },
+        error() {},
+      },
+    }).catch(() => {
+      state.outcome = "reset";
+      return undefined;
+    }),
+  };
+  return state;
+}
+
+async function get(port: number): Promise<string> {
+  const one = caller(port, GET);
+  await until("an answer", () => one.outcome !== "", 5000);
+  (await one.socket)?.end();
+  return one.outcome;
+}
+
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+function counts(callers: readonly Caller[]): Record<string, number> {
+  const result: Record<string, number> = {};
+  for (const { outcome } of callers) result[outcome] = (result[outcome] ?? 0) + 1;
+  return result;
+}
+
+async function leave(callers: readonly Caller[]): Promise<void> {
+  for (const { socket } of callers) (await socket)?.end();
+}
+
+/** What a process does when more come than it lets in. */
+async function exhaust(name: string, victim: Running, port: number, text: string) {
+  const callers = Array.from({ length: CLIENTS }, () => caller(port, text));
+  await Promise.all(callers.map(({ socket }) => socket));
+  await Bun.sleep(500);
+  const before = cpuSeconds(victim.pid);
+  await Bun.sleep(1000);
+  const outcomes = counts(callers);
+  console.log(`${name}: ${JSON.stringify(outcomes)}`);
+  // A listener without a descriptor left spins: a whole second of CPU a second.
+  expect(cpuSeconds(victim.pid) - before).toBeLessThan(0.5);
+  return { callers, outcomes };
+}
+
+test("outbound: callers let in are served, others are told, and the door opens again", async () => {
+  const { callers, outcomes } = await exhaust("outbound", web, web.outboundPort, GET);
+  const max = Math.floor((DESCRIPTORS - 68) / 6);
+  expect(outcomes).toEqual({ "200": max, "503": CLIENTS - max });
+  expect(sumMetric(await metrics(web), "weft_connections_refused_total")).toBeGreaterThan(900);
+  await leave(callers);
+  await until("the door is open again", async () => (await get(web.outboundPort)) === "200", 1000);
+  const told = web.log().match(/turned away/g) ?? [];
+  expect(told.length).toBeGreaterThan(0);
+  expect(told.length).toBeLessThan(8);
+});
+
+test("mesh port: kept connections serve on, and the door opens again", async () => {
+  expect(await get(web.outboundPort)).toBe("200");
+  const { callers, outcomes } = await exhaust("mesh port", cart, cart.meshPort, "");
+  expect(outcomes["reset"]).toBeGreaterThan(900);
+  expect(await get(web.outboundPort)).toBe("200");
+  await leave(callers);
+  const fresh = await narrow("other");
+  await until("others get in", async () => (await get(fresh.outboundPort)) === "200", 5000);
+});
+
+test("metrics port: scrapes get through afterwards, and traffic all the while", async () => {
+  const port = Number(new URL(web.admin).port);
+  const probe = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+  const { callers, outcomes } = await exhaust("metrics port", web, port, probe);
+  expect(outcomes["200"]).toBeGreaterThan(10);
+  expect(await get(web.outboundPort)).toBe("200");
+  await leave(callers);
+  await until("a scrape gets through", async () => (await metrics(web)) !== "", 1000);
+});
+
+test("API: the control plane lives, and answers when the crowd has gone", async () => {
+  const base = takePorts(240);
+  const data = join(mesh.folder, "narrow-controlplane");
+  const flags = ["--mode=controlplane", `--data=${data}`, `--port-base=${base}`];
+  const controlplane = mesh.spawn([...NARROW, ...flags]);
+  const url = `https://127.0.0.1:${base + 10}/readyz`;
+  const ready = async () => (await fetch(url, { tls: { rejectUnauthorized: false } })).ok;
+  await until("it is ready", ready);
+  const { callers, outcomes } = await exhaust("API", controlplane, base + 10, "");
+  expect(outcomes["reset"]).toBeGreaterThanOrEqual(CLIENTS - (DESCRIPTORS - 64));
+  await leave(callers);
+  await until("it is ready again", ready, 3000);
+  controlplane.kill("SIGTERM");
+  expect(await controlplane.exited).toBe(0);
+});
