@@ -94,8 +94,11 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     return this.#phase === "deciding";
   }
 
+  /** No request is under way or arriving, and no answer has to reach the caller any more. */
   get idle(): boolean {
-    return this.#phase === "idle" || this.#phase === "closed";
+    const { downstream } = this;
+    if (downstream.closed) return true;
+    return this.#phase === "idle" && this.decoder.idle && downstream.queuedBytes === 0;
   }
 
   // ---- the caller's side -------------------------------------------------------------------
@@ -152,7 +155,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     const up = this.#attempts.queuedBytes;
     const owed = down > 0 || up > 0 || (this.#attempts.active && !this.#requestEnded);
     if (!this.#still.tooLong(this.#received + this.#sent, down + up, owed)) return;
-    if (this.idle) {
+    if (this.#phase === "idle" || this.#phase === "closed") {
       this.downstream.destroy();
       return;
     }
@@ -168,8 +171,10 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     if (force) {
       this.#relay?.destroy();
       this.downstream.destroy();
-    } else if (this.#phase === "idle") this.downstream.close();
-    else this.#closeAfter = true;
+    } else if (this.#phase === "idle" && this.decoder.idle) {
+      this.#phase = "closed";
+      this.downstream.close();
+    } else this.#closeAfter = true;
   }
 
   /** Reads requests and their bodies as far as possible now. */
