@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createApi } from "../src/api/api.ts";
 import { ensureAdminToken } from "../src/control/admin-token.ts";
 import { type ControlState, ensureService } from "../src/control/apply.ts";
+import { Conditions } from "../src/control/conditions.ts";
 import { Distribution, refuseTooBig } from "../src/control/distribute.ts";
 import type { MeshFacts } from "../src/control/documents.ts";
 import { createIssuer } from "../src/control/issue.ts";
@@ -142,6 +143,7 @@ async function serve(
     ...{ state, store, issuer, registry, publisher, distribution, busStatus, busUrl: link.url },
     ...{ trustDomain, bundle, rootHashes, url, now, log, metrics, dataFolder: options.data },
     ...{ version: options.version, startedAt: now() },
+    conditions: new Conditions(store, authority.trustDomain),
   });
   opened.adopt(tidyUp(store, now, log), (stop) => stop());
   writeRunFile(options, { api: url, nats: link.url }, opened);

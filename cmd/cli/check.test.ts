@@ -33,6 +33,7 @@ const status: StatusAnswer = {
   publishedRevision: 3,
   bus: { rev: 9, epoch: 1, status: "up", url: "tls://127.0.0.1:17222" },
   store: { present: true },
+  conditions: [],
   proxies: [proxy],
 };
 

@@ -68,6 +68,7 @@ async function examine(session: Session): Promise<readonly Category[]> {
     const reached = ok("reachable", `answers at ${client.url}`);
     return [
       { categoryName: "control-plane", checks: [reached, ...controlplaneChecks(findings)] },
+      { categoryName: "documents", checks: documentChecks(findings) },
       { categoryName: "services", checks: serviceChecks(findings) },
       { categoryName: "proxies", checks: proxyChecks(findings) },
     ];
@@ -142,6 +143,23 @@ export function controlplaneChecks({ status, roots, now, version }: Findings): r
           "root certificate is valid for long",
           first > now ? `it ends in ${age(first - now)}` : "it has ended",
           "plan a new root",
+        ),
+  ];
+}
+
+export function documentChecks({ status: { conditions } }: Findings): readonly Check[] {
+  const told = (one: StatusAnswer["conditions"][number]) =>
+    `${one.key} ${one.reason}: ${one.message}`;
+  return [
+    conditions.length === 0
+      ? ok("conditions", "mean what exists")
+      : doubtful(
+          "conditions",
+          "mean what exists",
+          conditions.slice(0, 3).map(told).join("; "),
+          conditions.length > 3
+            ? `and ${conditions.length - 3} more: weft status -o json`
+            : "weft get KIND NAME -o yaml shows its status",
         ),
   ];
 }

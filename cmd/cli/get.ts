@@ -1,5 +1,6 @@
 /** `weft get`: documents as lists or whole. */
 import type { ResourceAnswer } from "../../src/api/answers.ts";
+import { faultsOf } from "../../src/config/conditions.ts";
 import type { HttpRouteResource, Resource } from "../../src/config/resource.ts";
 import { toYaml } from "../../src/config/to-yaml.ts";
 import { EXIT } from "../../src/error.ts";
@@ -52,35 +53,48 @@ async function list(
 }
 
 function printOne(terminal: Terminal, found: ResourceAnswer, format: Format): void {
-  if (format === "json") terminal.out(`${JSON.stringify(found.resource, null, 2)}\n`);
-  else if (format === "yaml") terminal.out(toYaml(found.resource));
+  if (format === "json") terminal.out(`${JSON.stringify(whole(found), null, 2)}\n`);
+  else if (format === "yaml") terminal.out(toYaml(found.resource, found.status));
   else printMany(terminal, [found], format);
 }
 
 function printMany(terminal: Terminal, found: readonly ResourceAnswer[], format: Format): void {
   if (format === "yaml") {
-    terminal.out(found.map(({ resource }) => toYaml(resource)).join("---\n"));
+    terminal.out(found.map(({ resource, status }) => toYaml(resource, status)).join("---\n"));
     return;
   }
   printListing(
     terminal,
     {
-      columns: columns(terminal.now()),
+      columns: columns(terminal.now(), found),
       rows: found,
       nameOf: ({ key }) => key,
-      value: found.map(({ resource }) => resource),
+      value: found.map(whole),
       empty: "nothing found; -A looks in all namespaces",
     },
     format,
   );
 }
 
-function columns(now: number): readonly Column<ResourceAnswer>[] {
+/** As the API of Kubernetes shows it: the document, and how it fares if not well. */
+function whole({ resource, status }: ResourceAnswer): object {
+  return status === undefined ? resource : { ...resource, status };
+}
+
+/** What is wrong with a document that was accepted, in words of the Gateway API. */
+function faults({ status }: ResourceAnswer): string {
+  if (status === undefined) return "";
+  return [...new Set(faultsOf(status).map(({ reason }) => reason))].join(",");
+}
+
+function columns(now: number, found: readonly ResourceAnswer[]): readonly Column<ResourceAnswer>[] {
+  const wrong = found.some(({ status }) => status !== undefined);
   return [
     { title: "NAMESPACE", text: ({ resource }) => resource.metadata.namespace },
     { title: "KIND", text: ({ resource }) => resource.kind },
     { title: "NAME", text: ({ resource }) => resource.metadata.name },
     { title: "SAYS", text: ({ resource }) => gist(resource) },
+    ...(wrong ? [{ title: "WRONG", text: faults }] : []),
     { title: "REVISION", text: ({ revision }) => String(revision), align: "right" },
     { title: "AGE", text: ({ t }) => age(now - t), align: "right" },
     { title: "ORIGIN", text: ({ origin }) => origin, wide: true },

@@ -27,6 +27,9 @@ function printStatus(terminal: Terminal, answer: StatusAnswer, format: Format): 
         `revision ${revision}${behind}  bus ${link}\n`,
     );
     if (bus.problem !== undefined) terminal.err(`${bus.problem.reason}: ${bus.problem.fix}\n`);
+    for (const { key, reason, message } of answer.conditions) {
+      terminal.err(`${key} ${paint(terminal, "yellow", reason)}: ${message}\n`);
+    }
   }
   printListing(
     terminal,

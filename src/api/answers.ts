@@ -1,4 +1,5 @@
 /** What the API answers: the shapes the command line and other clients may rely on. */
+import type { Condition, ResourceStatus } from "../config/conditions.ts";
 import type { Issue, Resource } from "../config/resource.ts";
 import type { Change, Origin, TokenScope } from "../store/rows.ts";
 
@@ -42,6 +43,8 @@ export interface ResourceAnswer {
   readonly revision: number;
   readonly t: number;
   readonly resource: Resource;
+  /** Only where something is wrong with a document that was accepted all the same. */
+  readonly status?: ResourceStatus;
 }
 
 export interface RevisionAnswer {
@@ -103,6 +106,8 @@ export interface StatusAnswer {
     readonly problem?: { readonly code: string; readonly reason: string; readonly fix: string };
   };
   readonly store: { readonly present: boolean };
+  /** What is wrong with accepted documents; the first hundred. */
+  readonly conditions: readonly (Condition & { readonly key: string })[];
   readonly proxies: readonly ProxyAnswer[];
 }
 

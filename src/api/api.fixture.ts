@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { openBus } from "../bus/bus.ts";
 import { ensureAdminToken } from "../control/admin-token.ts";
 import type { ControlState } from "../control/apply.ts";
+import { Conditions } from "../control/conditions.ts";
 import { Distribution } from "../control/distribute.ts";
 import { createIssuer } from "../control/issue.ts";
 import { ownBusCredentials } from "../control/own-identity.ts";
@@ -82,6 +83,7 @@ export async function startApi(): Promise<ApiFixture> {
     ...{ state, store, issuer, registry, publisher, distribution, busUrl, trustDomain, bundle },
     ...{ rootHashes, url, now, log, dataFolder: folder, version: "test", startedAt: time.now },
     ...{ busStatus: () => bus.status.value, metrics: new Metrics() },
+    conditions: new Conditions(store, trustDomain),
   });
   const fetch = async (path: string, options: AskOptions = {}): Promise<Response> => {
     const bearer = options.token ?? token;

@@ -286,3 +286,33 @@ test("a backup restores elsewhere, with keys only when asked", async () => {
   const actions = listAudit(api.store).map((entry) => entry.action);
   expect(actions).toContain("backup");
 });
+
+test("a document accepted in spite of a fault carries its condition, for as long as it is so", async () => {
+  const route = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: lenient }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: faulty }]
+  rules: [{ backendRefs: [{ name: absent, port: 80 }] }]
+`;
+  const put = (text: string) =>
+    api.ask("/v1/apply", { body: { sources: [{ name: "x.yaml", text }], lenient: true } });
+  const of = (name: string) => `
+apiVersion: weft.dev/v1
+kind: Service
+metadata: { name: ${name} }
+spec: { ports: [{ port: 80, protocol: http }] }
+`;
+  expect((await put(`${of("faulty")}---${route}`)).status).toBe(200);
+  const resolved = { type: "ResolvedRefs", status: "False", reason: "BackendNotFound" };
+  const path = "/v1/resources/HTTPRoute/default/lenient";
+  expect((await api.ask(path)).json["status"]).toMatchObject({
+    parents: [{ conditions: [{ type: "Accepted", status: "True" }, resolved] }],
+  });
+  const conditions = async () => (await api.ask("/v1/status")).json["conditions"];
+  expect(await conditions()).toMatchObject([{ key: "HTTPRoute/default/lenient", ...resolved }]);
+  expect((await put(of("absent"))).status).toBe(200);
+  expect((await api.ask(path)).json).not.toHaveProperty("status");
+  expect(await conditions()).toEqual([]);
+});

@@ -1,5 +1,6 @@
 /** One table row per operation: it makes the handler, the access check and the description. */
 import type { ControlState } from "../control/apply.ts";
+import type { Conditions } from "../control/conditions.ts";
 import type { Distribution } from "../control/distribute.ts";
 import type { Issuer } from "../control/issue.ts";
 import type { Publisher } from "../control/publish.ts";
@@ -15,6 +16,7 @@ import type { QueryShape } from "./query.ts";
 export interface ApiParts {
   readonly state: ControlState;
   readonly store: Store;
+  readonly conditions: Conditions;
   readonly issuer: Issuer;
   readonly registry: Registry;
   readonly publisher: Publisher;

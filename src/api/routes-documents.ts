@@ -53,8 +53,12 @@ function optionsOf({ actor, body }: Call) {
   };
 }
 
-function resourceAnswer({ key, origin, revision, t, resource }: StoredResource): ResourceAnswer {
-  return { key, origin, revision, t, resource };
+function answerOf({ parts }: Call): (row: StoredResource) => ResourceAnswer {
+  const statuses = parts.conditions.current();
+  return ({ key, origin, revision, t, resource }) => {
+    const status = statuses.get(key);
+    return { key, origin, revision, t, resource, ...(status === undefined ? {} : { status }) };
+  };
 }
 
 function kindOf(call: Call): Kind {
@@ -74,7 +78,7 @@ function keyOf(call: Call): string {
 function one(call: Call): ResourceAnswer {
   const key = keyOf(call);
   const found = storedResource(call.parts.store, key);
-  if (found !== undefined) return resourceAnswer(found);
+  if (found !== undefined) return answerOf(call)(found);
   throw refusal(404, "not_found", `there is no ${key}`, "list what there is: weft get");
 }
 
@@ -92,7 +96,7 @@ function list(call: Call) {
           limit: limit + 1,
           ...(namespace === "" ? {} : { namespace }),
         });
-  return pageOf(found, limit, (row) => row.key, resourceAnswer);
+  return pageOf(found, limit, (row) => row.key, answerOf(call));
 }
 
 /** First every document, then each change of one. */
@@ -107,7 +111,7 @@ function watch(call: Call): Response {
     if (seen === undefined) {
       seen = last;
       const items = listResources(store).filter((row) => row.key.startsWith(prefix));
-      const data = { revision: last, items: items.map(resourceAnswer) };
+      const data = { revision: last, items: items.map(answerOf(call)) };
       return [{ event: "list", id: String(last), data }];
     }
     if (last === seen) return [];

@@ -1,4 +1,5 @@
-/** What every proxy runs: from its join, its registration and its acknowledgements. */
+/** State of documents, and what every proxy runs: from its join, its registration and its acknowledgements. */
+import { faultsOf } from "../config/conditions.ts";
 import type { AckState } from "../registry/acks.ts";
 import type { RegisteredWorkload } from "../registry/registry.ts";
 import { certificateExpiries } from "../store/certificates.ts";
@@ -7,6 +8,8 @@ import type { WorkloadRow } from "../store/rows.ts";
 import { listWorkloads } from "../store/workloads.ts";
 import type { ProxyAnswer, StatusAnswer } from "./answers.ts";
 import type { ApiParts } from "./route.ts";
+
+const CONDITIONS_MAX = 100;
 
 export function statusAnswer(parts: ApiParts): StatusAnswer {
   const { store, publisher, distribution } = parts;
@@ -24,6 +27,9 @@ export function statusAnswer(parts: ApiParts): StatusAnswer {
       ...(told === undefined ? {} : { problem: told }),
     },
     store: { present: store.present() },
+    conditions: [...parts.conditions.current()]
+      .flatMap(([key, status]) => faultsOf(status).map((fault) => ({ key, ...fault })))
+      .slice(0, CONDITIONS_MAX),
     proxies: proxyAnswers(parts, listWorkloads(store)),
   };
 }

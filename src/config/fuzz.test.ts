@@ -86,7 +86,9 @@ function judged(text: string): boolean {
     expect(issue.code).toMatch(/^[a-z_]+$/);
     expect(`${issue.reason}${issue.fix}${issue.value}`).not.toMatch(/[\n\r]/);
   }
-  const again = parseSources([{ name: "f", text: set.map(toYaml).join("---\n") }]);
+  const again = parseSources([
+    { name: "f", text: set.map((resource) => toYaml(resource)).join("---\n") },
+  ]);
   expect(again.issues).toEqual([]);
   expect(again.resources.map((parsed) => parsed.resource)).toEqual(set);
   return resources.length + all.length > 0;

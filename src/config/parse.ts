@@ -151,6 +151,8 @@ function readDocument(source: string, document: TextDocument): Read {
   const kind = kindOf(document.value, report);
   if (typeof kind !== "string") return { issues: [kind] };
   const value = structuredClone(document.value) as Record<string, unknown>;
+  // What `get` printed may be applied again; a status is never taken from outside.
+  delete value["status"];
   const schema = documentSchema(kind);
   const { output, issues } = check(schema, value, document, report);
   if (issues.length > 0 || output === undefined) return { issues };

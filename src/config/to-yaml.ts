@@ -1,9 +1,10 @@
 /** Resources back to YAML, for people: what `get -o yaml` prints can be applied again. */
 import { stringify } from "yaml";
+import type { ResourceStatus } from "./conditions.ts";
 import type { Resource } from "./resource.ts";
 
 /** One document, without `---`. Empty labels and the namespace of Mesh are left out. */
-export function toYaml(resource: Resource): string {
+export function toYaml(resource: Resource, status?: ResourceStatus): string {
   const { name, namespace, labels } = resource.metadata;
   const metadata = {
     name,
@@ -12,5 +13,6 @@ export function toYaml(resource: Resource): string {
   };
   const { apiVersion, kind, spec } = resource;
   // `compat` also quotes words that YAML 1.1 readers would take for booleans.
-  return stringify({ apiVersion, kind, metadata, spec }, { compat: "yaml-1.1", lineWidth: 100 });
+  const said = { apiVersion, kind, metadata, spec, ...(status === undefined ? {} : { status }) };
+  return stringify(said, { compat: "yaml-1.1", lineWidth: 100 });
 }

@@ -66,7 +66,8 @@ function nameOf(finding: Finding): string {
   return `${resourceKey(finding.resource)} ${pathText(finding.path)} ${finding.code}`;
 }
 
-function findingsOf(set: readonly Resource[], options: ValidateOptions): Finding[] {
+/** Everything wrong in a set, tolerable or not. */
+export function findingsOf(set: readonly Resource[], options: ValidateOptions): Finding[] {
   const services = new Map<string, ServiceResource>();
   for (const resource of set) {
     if (resource.kind !== "Service") continue;
