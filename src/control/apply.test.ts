@@ -203,3 +203,14 @@ test("a registration makes a service, adds ports, and gives way to a document", 
   ensureService(state, name, [{ port: 82 }]);
   expect(lastRevision(store)).toBe(3);
 });
+
+test("workloads cannot make a Service grow without end", () => {
+  const name = { namespace: "default", service: "greedy" };
+  const ports = (from: number) => Array.from({ length: 32 }, (_, i) => ({ port: from + i }));
+  ensureService(state, name, ports(1000));
+  ensureService(state, name, ports(2000));
+  const before = lastRevision(state.store);
+  expect(() => ensureService(state, name, [{ port: 3000 }])).toThrow("64 ports already");
+  ensureService(state, name, ports(1000));
+  expect(lastRevision(state.store)).toBe(before);
+});

@@ -193,6 +193,9 @@ export function rollback(state: ControlState, to: number, options: ChangeOptions
   });
 }
 
+/** As many as one registration may name: workloads must not make a Service grow without end. */
+const REGISTERED_PORTS_MAX = 64;
+
 export interface RegisteredPort {
   readonly port: number;
   readonly protocol?: string;
@@ -213,6 +216,13 @@ export function ensureService(
   const known = found?.resource.kind === "Service" ? found.resource.spec.ports : [];
   const missing = ports.filter(({ port }) => known.every((at) => at.port !== port));
   if (missing.length === 0) return;
+  if (known.length + missing.length > REGISTERED_PORTS_MAX) {
+    throw new Failure(
+      "too_many_ports",
+      `workloads of ${name.namespace}/${name.service} have registered ${known.length} ports already`,
+      "let them register the same ports, or write a Service document with those that are meant",
+    );
+  }
   const all = [...known, ...missing.map(servicePort)].sort((a, b) => a.port - b.port);
   const resource: ServiceResource = {
     apiVersion: WEFT_VERSION,

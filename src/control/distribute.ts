@@ -1,6 +1,6 @@
 /** From the store and the registry to the bus: compiles what is true now and has it published. */
 import { EXIT, Failure } from "../error.ts";
-import type { LiveEndpoint } from "../registry/registry.ts";
+import type { LiveEndpoint } from "../registry/member.ts";
 import { MESSAGE_BYTES_MAX } from "../snapshot/envelope.ts";
 import {
   lastRevision,

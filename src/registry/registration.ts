@@ -16,6 +16,8 @@ export interface Registration {
   readonly schema: number;
   /** Where its metrics are served, `host:port`. */
   readonly metrics?: string;
+  /** As kept in the store while the application is not well; workloads tell it when renewing. */
+  readonly health?: "failing";
 }
 
 export interface RegisteredPort {
@@ -61,7 +63,15 @@ export function readRegistration(data: Uint8Array): Registration | { readonly wr
   return {
     ...{ boot, addr, meshPort, ports, labels, locality, weight, version, schema },
     ...(metrics === undefined ? {} : { metrics }),
+    ...(body["health"] === "failing" ? { health: "failing" as const } : {}),
   };
+}
+
+/** The IP address in `address:port`; undefined when it is none. */
+export function metricsHost(metrics: string): string | undefined {
+  const [, text = "", port] = /^(.+):(\d{1,5})$/.exec(metrics) ?? [];
+  const host = text === "localhost" ? "127.0.0.1" : text.replace(/^\[(.+)\]$/, "$1");
+  return isIP(host) !== 0 && isPort(Number(port)) ? host : undefined;
 }
 
 export function readRenewal(data: Uint8Array): Renewal | undefined {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Bus } from "../bus/bus.ts";
 import { type NatsFixture, startNats } from "../bus/nats.fixture.ts";
+import { Failure } from "../error.ts";
 import { inboxPrefix, subjectId } from "../identity/rights.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { putJoined } from "../store/workloads.ts";
@@ -44,9 +45,9 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function open(): Registry {
+function open(over: Store = store): Registry {
   const opened = new Registry({
-    store,
+    store: over,
     bus: control,
     ensureService: (service) => services.push(service),
     publish: async () => {
@@ -303,4 +304,64 @@ test("acknowledgements: waiting ends when the last listener has answered", async
   expect(done.refused).toEqual([{ instance: "cart000002", key: "mesh", reason: "no" }]);
   const late = await registry.acks.wait(7, () => registry.listening(), 50);
   expect(late.waiting).toEqual(["cart000001", "cart000002"]);
+});
+
+test("an application that was ill is still ill to the next control plane", async () => {
+  const cart = await member("cart", "cart000011");
+  await cart.call("register", registration);
+  await cart.call("renew", { boot: "b1", health: "failing", inflight: 0 });
+  registry.close();
+  registry = open();
+  expect(registry.workloads()).toMatchObject([{ instance: "cart000011", state: "failing" }]);
+  expect(registry.endpoints()).toEqual([]);
+  await cart.call("renew", { boot: "b1", health: "ok", inflight: 0 });
+  registry.close();
+  registry = open();
+  expect(registry.endpoints()).toHaveLength(1);
+});
+
+test("a workload that asks without pause is held off, and others are not", async () => {
+  const cart = await member("cart", "cart000013");
+  const web = await member("web", "web0000013");
+  const codes: unknown[] = [];
+  for (let i = 0; i < 40; i++) {
+    const body = { ...registration, boot: `b${i}`, weight: i };
+    codes.push(codeOf(await cart.call("register", body)));
+  }
+  expect(codes.filter((code) => code === "too_often")).toHaveLength(10);
+  expect(registry.endpoints()).toMatchObject([{ weight: 29 }]);
+  expect(codeOf(await web.call("register", registration))).toBeUndefined();
+  await pass(10_000);
+  expect(codeOf(await cart.call("renew", { boot: "b29" }))).toBeUndefined();
+});
+
+test("metrics are listed only where the workload is", async () => {
+  const cart = await member("cart", "cart000014");
+  const listed = async (metrics: string) => {
+    expect(codeOf(await cart.call("register", { ...registration, metrics }))).toBeUndefined();
+    return registry.workloads()[0]?.registration.metrics;
+  };
+  for (const elsewhere of ["169.254.169.254:80", "internal.example:80", "127.0.0.1:99999"]) {
+    expect(await listed(elsewhere)).toBeUndefined();
+  }
+  for (const own of ["127.0.0.1:17020", "[::1]:17020", "localhost:17020"]) {
+    expect(await listed(own)).toBe(own);
+  }
+});
+
+test("a disk that is full neither ends the control plane nor keeps the dead alive", async () => {
+  const cart = await member("cart", "cart000015");
+  await cart.call("register", registration);
+  registry.close();
+  const full: Store = {
+    ...store,
+    write: () => {
+      throw new Failure("disk_full", "no space left", "free space", { status: 507 });
+    },
+  };
+  registry = open(full);
+  await cart.call("renew", { boot: "b1", health: "failing", inflight: 0 });
+  expect(registry.endpoints()).toEqual([]);
+  await pass(2 * LEASE_MS + 2_000);
+  expect(registry.workloads()).toEqual([]);
 });

@@ -7,7 +7,7 @@
  */
 import type { Bus } from "../bus/bus.ts";
 import { Failure } from "../error.ts";
-import { ENDPOINTS_PER_SHARD, type EndpointDocument } from "../snapshot/document.ts";
+import { ENDPOINTS_PER_SHARD } from "../snapshot/document.ts";
 import type { WorkloadRow } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
 import { token } from "../store/tokens.ts";
@@ -20,22 +20,27 @@ import {
 } from "../store/workloads.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { Acks } from "./acks.ts";
+import { Allowance } from "./allowance.ts";
 import { type Lapse, LEASE_MS, RENEW_MS, sweepLeases } from "./lease.ts";
 import {
+  checkPorts,
+  endpointOf,
+  type LiveEndpoint,
+  type Member,
+  nameOf,
+  sameEndpoint,
+  serviceOf,
+} from "./member.ts";
+import {
+  type AddressFacts,
   mayRegister,
+  metricsHost,
   type Registration,
   readAcknowledgement,
   readRegistration,
   readRenewal,
   senderOf,
 } from "./registration.ts";
-
-/** An endpoint that registered itself. */
-export interface LiveEndpoint extends EndpointDocument {
-  readonly namespace: string;
-  readonly service: string;
-  readonly shard: number;
-}
 
 export interface RegisteredService {
   readonly namespace: string;
@@ -72,22 +77,14 @@ export interface RegisteredWorkload {
   readonly lastSeen: number;
 }
 
-interface Member {
-  readonly row: WorkloadRow;
-  readonly registration: Registration;
-  readonly shard: number;
-  until: number;
-  suspectAt: number | undefined;
-  failing: boolean;
-  inflight: number;
-  lastSeen: number;
-}
-
 const SWEEP_MS = 500;
 const PROBE_MS = 1_000;
 /** The bus must have answered this recently, or silence says nothing about workloads. */
 const BLIND_MS = 3_000;
 const TOUCH_MS = 10_000;
+/** What one workload may ask: a proxy renews every 4 s, and when its application's health changes. */
+const ASKS_MAX = 30;
+const ASKS_MS = 10_000;
 /** Changes within this time are one publication. */
 const COALESCE_MS = 10;
 
@@ -106,6 +103,7 @@ export class Registry {
   /** When the bus last answered. */
   #answeredAt: number;
   #probing = false;
+  readonly #allowance = new Allowance(ASKS_MAX, ASKS_MS);
   #touchedAt: number;
   #publishing: Promise<void> | undefined;
   readonly #stops: (() => void)[] = [];
@@ -264,7 +262,29 @@ export class Registry {
   #remove(id: string): void {
     this.#members.delete(id);
     this.acks.forget(id);
-    dropRegistration(this.#options.store, id);
+    this.#kept("that a workload is gone", () => dropRegistration(this.#options.store, id));
+  }
+
+  /** Whoever starts after this process should not send requests to an application that is ill. */
+  #keepHealth(member: Member, failing: boolean): void {
+    const { row, registration, shard, lastSeen } = member;
+    const { health: _, ...well } = registration;
+    const text = JSON.stringify(failing ? { ...well, health: "failing" } : well);
+    const { boot } = registration;
+    this.#kept("a workload's health", () =>
+      putRegistration(this.#options.store, row.instance, {
+        ...{ boot, shard, registration: text, registeredAt: lastSeen, lastSeen },
+      }),
+    );
+  }
+
+  /** What the store cannot take, the next start learns from the workloads: leases must go on. */
+  #kept(what: string, write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      this.#options.log.error(`cannot note ${what}`, { error });
+    }
   }
 
   async #answer(
@@ -273,6 +293,7 @@ export class Registry {
     act: (sender: Sender, data: Uint8Array) => Reply | Promise<Reply>,
   ): Promise<Reply> {
     try {
+      if (!this.#allowance.take(sender.instance, this.#options.clock())) throw tooOften();
       return await act(sender, data);
     } catch (error) {
       const known = error instanceof Failure;
@@ -287,11 +308,12 @@ export class Registry {
   #register(sender: Sender, data: Uint8Array): Reply {
     const { store, ensureService } = this.#options;
     const row = this.#joined(sender);
-    const registration = readRegistration(data);
-    if ("wrong" in registration) {
-      throw new Failure("registration_invalid", registration.wrong, "use a proxy of this version");
+    const asked = readRegistration(data);
+    if ("wrong" in asked) {
+      throw new Failure("registration_invalid", asked.wrong, "use a proxy of this version");
     }
-    this.#checkAddress(row, registration.addr);
+    this.#checkAddress(row, asked.addr);
+    const registration = this.#withOwnMetrics(row, asked);
     checkPorts(registration);
     const ports = Object.entries(registration.ports).map(([port, { protocol }]) => ({
       port: Number(port),
@@ -324,6 +346,7 @@ export class Registry {
     }
     const failing = renewal.health === "failing";
     const changed = member.failing !== failing || member.suspectAt !== undefined;
+    if (member.failing !== failing) this.#keepHealth(member, failing);
     member.until = this.#options.clock() + LEASE_MS;
     member.suspectAt = undefined;
     member.failing = failing;
@@ -350,14 +373,32 @@ export class Registry {
     throw new Failure("not_joined", "this instance never joined here", "join again with a token");
   }
 
-  #checkAddress(row: WorkloadRow, addr: string): void {
+  #addressFacts(row: WorkloadRow): AddressFacts {
     const { store, hostAddresses } = this.#options;
-    const facts = {
+    return {
       source: this.#sources.get(row.instance),
       last: this.#members.get(row.instance)?.registration.addr,
       cidr: token(store, row.tokenId)?.scope.cidr,
       host: hostAddresses(),
     };
+  }
+
+  /** Whoever monitors the mesh goes where metrics are said to be: only to the workload itself. */
+  #withOwnMetrics(row: WorkloadRow, registration: Registration): Registration {
+    const { metrics, ...rest } = registration;
+    if (metrics === undefined) return rest;
+    const host = metricsHost(metrics);
+    const facts = { ...this.#addressFacts(row), last: registration.addr };
+    if (host !== undefined && mayRegister(host, facts)) return registration;
+    this.#options.log.info("metrics of a workload are not listed: they are somewhere else", {
+      workload: row.instance,
+      metrics,
+    });
+    return rest;
+  }
+
+  #checkAddress(row: WorkloadRow, addr: string): void {
+    const facts = this.#addressFacts(row);
     if (mayRegister(addr, facts)) return;
     if (facts.cidr === undefined && facts.source === undefined) {
       throw new Failure(
@@ -385,7 +426,8 @@ export class Registry {
 
   #admit(row: WorkloadRow, registration: Registration, shard: number, lastSeen: number): Member {
     const until = this.#options.clock() + LEASE_MS;
-    const fields = { until, suspectAt: undefined, failing: false, inflight: 0, lastSeen };
+    const failing = registration.health === "failing";
+    const fields = { until, suspectAt: undefined, failing, inflight: 0, lastSeen };
     const member: Member = { row, registration, shard, ...fields };
     this.#members.set(row.instance, member);
     return member;
@@ -418,63 +460,22 @@ export class Registry {
     this.#touchedAt = this.#options.clock();
     const seen = new Map<string, number>();
     for (const [id, { lastSeen }] of this.#members) seen.set(id, lastSeen);
-    try {
-      if (seen.size > 0) touchWorkloads(this.#options.store, seen);
-    } catch (error) {
-      // Only lists show it; a full disk must not stop leases.
-      this.#options.log.debug("cannot note when workloads were last seen", { error });
-    }
+    if (seen.size === 0) return;
+    this.#kept("when workloads were last seen", () => touchWorkloads(this.#options.store, seen));
   }
 }
 
 type Sender = NonNullable<ReturnType<typeof senderOf>>;
 
-/** A proxy must never be made to dial its own ports as if they were an application's. */
-function checkPorts({ ports, meshPort, metrics }: Registration): void {
-  const own = [meshPort, Number(metrics?.slice(metrics.lastIndexOf(":") + 1) ?? 0)];
-  for (const { app } of Object.values(ports)) {
-    if (!own.includes(app)) continue;
-    throw new Failure(
-      "port_reserved",
-      `port ${app} is weft's own and cannot be an application's`,
-      "name the port of the application by --app",
-    );
-  }
-}
-
-function endpointOf(member: Member): LiveEndpoint {
-  const { row, registration, shard } = member;
-  const ports: Record<string, number> = {};
-  for (const [port, { app }] of Object.entries(registration.ports)) ports[port] = app;
-  return {
-    namespace: row.namespace,
-    service: row.service,
-    shard,
-    id: row.instance,
-    address: registration.addr,
-    meshPort: registration.meshPort,
-    identity: row.identity,
-    ports,
-    labels: registration.labels,
-    locality: registration.locality,
-    weight: registration.weight,
-    ...(member.suspectAt === undefined ? {} : { suspect: true as const }),
-  };
-}
-
-function sameEndpoint(a: Member, b: Member): boolean {
-  return JSON.stringify(endpointOf(a)) === JSON.stringify(endpointOf(b)) && !a.failing;
+function tooOften(): Failure {
+  return new Failure(
+    "too_often",
+    `this workload asked more than ${ASKS_MAX} times in ${ASKS_MS / 1000} s`,
+    "ask less often; a lease needs one renewal every 4 s",
+  );
 }
 
 function stateOf(member: Member): RegisteredWorkload["state"] {
   if (member.suspectAt !== undefined) return "suspect";
   return member.failing ? "failing" : "ready";
-}
-
-function serviceOf(row: WorkloadRow): string {
-  return `${row.namespace}/${row.service}`;
-}
-
-function nameOf({ row }: Member): string {
-  return `${row.namespace}/${row.service}/${row.instance}`;
 }
