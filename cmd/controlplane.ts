@@ -18,7 +18,7 @@ import { type ConfigKey, openConfigKey } from "../src/identity/config-key.ts";
 import { type NatsAuthority, openNatsAuthority } from "../src/identity/nats-auth.ts";
 import { writeDurably } from "../src/identity/secret-file.ts";
 import { Registry } from "../src/registry/registry.ts";
-import { STORE_FILE } from "../src/store/backup.ts";
+import { STORE_FILE, tidyFolder } from "../src/store/backup.ts";
 import { lockFolder } from "../src/store/lock.ts";
 import { storeFailure } from "../src/store/sqlite-error.ts";
 import { openStore, type Store } from "../src/store/store.ts";
@@ -82,6 +82,7 @@ async function openFolder(
     throw storeFailure(error, join(data, STORE_FILE));
   }
   opened.adopt(lockFolder(data), (lock) => lock.release());
+  tidyFolder(data);
   const store = opened.adopt(openStore(join(data, STORE_FILE)), (it) => it.close());
   const authority = await openAuthority(data, options.trustDomain, now);
   const nats = openNatsAuthority(join(data, "keys", "nats.seed"));

@@ -9,7 +9,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
 import { Failure } from "../error.ts";
@@ -63,7 +63,8 @@ export function writeDurably(path: string, text: string, mode: number): void {
     rmSync(aside, { force: true });
     const file = openSync(aside, "wx", mode);
     try {
-      writeSync(file, text);
+      // Not `writeSync`: on a disk that fills up it writes less than it was given.
+      writeFileSync(file, text);
       fsyncSync(file);
     } finally {
       closeSync(file);
@@ -74,6 +75,7 @@ export function writeDurably(path: string, text: string, mode: number): void {
     fsyncSync(folder);
     closeSync(folder);
   } catch (error) {
+    rmSync(aside, { force: true });
     throw fail(path, "write", error);
   }
 }

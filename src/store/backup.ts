@@ -5,8 +5,11 @@
 import { Database } from "bun:sqlite";
 import {
   chmodSync,
+  closeSync,
   existsSync,
+  fsyncSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -16,6 +19,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { EXIT, Failure } from "../error.ts";
+import { checkStructure } from "./integrity.ts";
 import { lockFolder } from "./lock.ts";
 import { putSetting } from "./settings.ts";
 import { storeFailure } from "./sqlite-error.ts";
@@ -25,6 +29,8 @@ import { openStore, type Store } from "./store.ts";
 export const STORE_FILE = "weft.db";
 /** What a backup with keys also carries, relative to the data folder. */
 const SECRETS = ["keys", "ca", "admin.token"] as const;
+/** What tells one mesh from another. */
+const ROOT = "ca/root.pem";
 
 /**
  * Writes a backup to `target`, which must not exist.
@@ -130,21 +136,66 @@ function readBackup(file: string): Uint8Array {
 
 function place(file: string, bytes: Uint8Array, folder: string, target: string): Restored {
   const fresh = `${target}.new`;
+  // The log of a restore that was killed would be replayed into this copy.
+  dropStore(fresh);
   try {
     writeFileSync(fresh, bytes, { mode: 0o600 });
     const files = takeFiles(fresh, file);
+    refuseForeign(files, folder);
     const store = openStore(fresh);
     putSetting(store, "restored", 1);
     store.close();
     for (const suffix of ["-wal", "-shm"]) rmSync(fresh + suffix, { force: true });
     for (const { path, mode, body } of files) writePrivate(join(folder, path), mode, body);
     renameSync(fresh, target);
+    syncFolder(folder);
     return { withKeys: files.length > 0 };
   } catch (error) {
-    for (const suffix of ["", "-wal", "-shm"]) rmSync(fresh + suffix, { force: true });
+    dropStore(fresh);
     if (error instanceof Failure && error.code === "store_corrupt") throw invalid(file, error);
     throw storeFailure(error, target);
   }
+}
+
+function dropStore(path: string): void {
+  for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true });
+}
+
+/**
+ * Keys are never replaced by those of another mesh: nobody could give them back.
+ *
+ * @throws Failure `keys_exist`.
+ */
+function refuseForeign(files: readonly StoredFile[], folder: string): void {
+  const path = join(folder, ROOT);
+  const root = files.find((file) => file.path === ROOT);
+  if (root === undefined || !existsSync(path)) return;
+  if (readFileSync(path).equals(root.body)) return;
+  throw new Failure(
+    "keys_exist",
+    `${folder} holds the keys of another mesh than the backup`,
+    `restore into an empty folder, or move them away: mv ${folder}/keys ${folder}/ca elsewhere`,
+    { exit: EXIT.refused },
+  );
+}
+
+/**
+ * Brings a folder back in order after whatever was killed there; call it under the lock.
+ *
+ * @throws Failure `restore_unfinished`.
+ */
+export function tidyFolder(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    // A copy that was on its way to somebody, keys and all.
+    if (/^backup-.*\.tmp$/.test(name)) rmSync(join(folder, name), { force: true });
+  }
+  const target = join(folder, STORE_FILE);
+  if (existsSync(target) || !existsSync(`${target}.new`)) return;
+  throw new Failure(
+    "restore_unfinished",
+    `a restore into ${folder} was not finished`,
+    `run it again: weft restore BACKUP --data ${folder}; to start without: rm ${target}.new`,
+  );
 }
 
 function invalid(file: string, cause: unknown): Failure {
@@ -160,6 +211,9 @@ function takeFiles(fresh: string, file: string): StoredFile[] {
   try {
     const has = copy.query("SELECT 1 FROM sqlite_schema WHERE name = 'settings'").get();
     if (has === null) throw invalid(file, undefined);
+    // Before anything is rewritten: a page that is missing would no longer show.
+    checkStructure(copy, fresh);
+    if (lengthOf(copy) !== statSync(fresh).size) throw invalid(file, undefined);
     const carries = copy.query("SELECT 1 FROM sqlite_schema WHERE name = 'files'").get();
     if (carries === null) return [];
     const files = copy.query("SELECT path, mode, body FROM files").all() as StoredFile[];
@@ -176,8 +230,24 @@ function takeFiles(fresh: string, file: string): StoredFile[] {
   }
 }
 
+/** What the file says of its own length, in bytes. */
+function lengthOf(copy: Database): number {
+  const { size } = copy
+    .query("SELECT page_count * page_size AS size FROM pragma_page_count, pragma_page_size")
+    .get() as { size: number };
+  return size;
+}
+
 function writePrivate(path: string, mode: number, body: Uint8Array): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  writeFileSync(path, body, { mode });
+  writeFileSync(path, body, { mode, flush: true });
   chmodSync(path, mode);
+  syncFolder(dirname(path));
+}
+
+/** A name in a folder is on disk once the folder is. */
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, "r");
+  fsyncSync(fd);
+  closeSync(fd);
 }
