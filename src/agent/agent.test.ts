@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Bus } from "../bus/bus.ts";
@@ -288,6 +288,17 @@ test("certificates renew at half of their life, again and again, and the link st
   await publish("cart", "web", "later");
   await until("heard", () => agent.documents.value?.rev === publisher.position.rev);
   expect(agent.linked).toBe(true);
+}, 20_000);
+
+test("certificates renew although the disk takes nothing", async () => {
+  makeIssuer(3_000);
+  await publish("cart", "web");
+  const agent = await started();
+  const first = agent.svid.value?.svid.chainPem;
+  // In the way of the file that is written aside.
+  mkdirSync(join(folder, "web", "identity.json.new", "x"), { recursive: true });
+  await until("a renewal", () => agent.svid.value?.svid.chainPem !== first, 5_000);
+  await until("linked", () => agent.linked);
 }, 20_000);
 
 test("a bus that moved is followed at the next renewal", async () => {

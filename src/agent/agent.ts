@@ -25,7 +25,7 @@ import {
   type ServiceName,
 } from "./control-client.ts";
 import { loadSet, SetWriter } from "./disk-set.ts";
-import { type Membership, readMembership, writeMembership } from "./identity-file.ts";
+import { keepMembership, type Membership, readMembership } from "./identity-file.ts";
 import { Link } from "./link.ts";
 import { Presence, type PresenceFacts } from "./presence.ts";
 import { refuseOther, tokenExpired, tokenMalformed, tokenMissing } from "./refusals.ts";
@@ -278,7 +278,6 @@ export class Agent {
     this.#renewal.schedule();
   }
 
-  /** Makes an answer to join or renew the membership, on disk first. */
   #take(answer: JoinAnswer, keyPem: string, controlplane: string, natsSeed: string): void {
     const { namespace, service, serviceAccount, now } = this.#options;
     const membership: Membership = {
@@ -295,9 +294,14 @@ export class Agent {
       issuedAt: now(),
       natsExpiresAt: answer.expiresAt,
     };
-    writeMembership(this.#options.folder, membership);
-    this.#membership = membership;
+    this.#keep(membership);
     this.svid.set(materialOf(membership));
+  }
+
+  #keep(membership: Membership): void {
+    const { folder, log } = this.#options;
+    keepMembership(folder, membership, this.#membership && log);
+    this.#membership = membership;
   }
 
   #open(membership: Membership): void {
@@ -382,13 +386,12 @@ export class Agent {
 
   #adopt(answer: AccessAnswer): void {
     if (this.#membership === undefined) return;
-    this.#membership = {
+    this.#keep({
       ...this.#membership,
       natsJwt: answer.natsJwt,
       keys: answer.keys,
       natsExpiresAt: answer.expiresAt,
-    };
-    writeMembership(this.#options.folder, this.#membership);
+    });
   }
 
   #arrived(key: string): Promise<boolean> {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Failure } from "../error.ts";
 import { readSecret, writeSecret } from "../identity/secret-file.ts";
 import type { Svid } from "../identity/svid.ts";
+import type { Logger } from "../telemetry/log.ts";
 
 export interface ConfigKeyEntry {
   readonly kid: string;
@@ -61,8 +62,17 @@ export function readMembership(folder: string): Membership | undefined {
   );
 }
 
-export function writeMembership(folder: string, membership: Membership): void {
-  writeSecret(join(folder, NAME), JSON.stringify(membership));
+/**
+ * Writes it to disk. With `log` a failure is only told: once a workload has joined, a full disk
+ * must not let its certificate run out.
+ */
+export function keepMembership(folder: string, membership: Membership, log?: Logger): void {
+  try {
+    writeSecret(join(folder, NAME), JSON.stringify(membership));
+  } catch (error) {
+    if (log === undefined) throw error;
+    log.error("the identity cannot be kept on disk; a restart would lack it", { error });
+  }
 }
 
 const TEXTS: readonly (keyof Membership)[] = [

@@ -19,10 +19,14 @@ function codeOf(error: unknown): string {
 }
 
 function fail(path: string, action: string, cause: unknown): Failure {
+  if (["ENOSPC", "EDQUOT"].includes(codeOf(cause))) {
+    const fix = `free space on the disk of ${dirname(path)} and try again`;
+    return new Failure("disk_full", `no space left for ${path}`, fix, { status: 507, cause });
+  }
   return new Failure(
     "secret_unreadable",
     `cannot ${action} ${path}: ${codeOf(cause) || String(cause)}`,
-    "make the data folder belong to the user that runs weft, with free space on its disk",
+    "make the data folder belong to the user that runs weft",
     { cause },
   );
 }
