@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import golden from "../../test/fixtures/contracts/process.json" with { type: "json" };
 import type { LogLevel } from "../telemetry/log.ts";
 import { createAdmin, createAdminSocket, type ReadyCheck } from "./admin.ts";
 
@@ -23,6 +24,18 @@ test("not ready says what is missing; health stays good", async () => {
   expect(answer.status).toBe(503);
   expect(await answer.text()).toBe("not ready: application: 127.0.0.1:8080 refuses\n");
   expect((await app.request("/healthz")).status).toBe(200);
+});
+
+test("golden: health and readiness in the words other programs know", async () => {
+  const told = async (path: string, ...checks: readonly ReadyCheck[]) => {
+    const answer = await createAdmin(facts(...checks)).request(path);
+    return { status: answer.status, body: await answer.text() };
+  };
+  const { status, body, verbose, checks } = golden.notReady;
+  expect(await told("/healthz", ...checks)).toEqual(golden.healthz);
+  expect(await told("/readyz", good)).toEqual(golden.ready);
+  expect(await told("/readyz", ...checks)).toEqual({ status, body });
+  expect(await told("/readyz?verbose", ...checks)).toEqual({ status, body: verbose });
 });
 
 test("metrics carry the content type of the text format", async () => {

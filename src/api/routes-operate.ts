@@ -155,7 +155,8 @@ export const OPERATE_ROUTES: readonly Route[] = [
     summary: "Whether it can do its work; 503 says what is missing",
     handle: ({ parts }) => {
       const missing = unready(parts);
-      return missing.length === 0 ? text("ok\n") : text(`${missing.join("\n")}\n`, 503);
+      if (missing.length === 0) return text("ready\n");
+      return text(`not ready: ${missing.join("; ")}\n`, 503);
     },
   },
 ];
