@@ -1,4 +1,10 @@
-/** Load from programs others wrote: wrk for HTTP, iperf3 for bytes. Pinned to the load core. */
+/**
+ * Load from programs others wrote: wrk and fortio for HTTP, iperf3 for bytes; for handshakes a
+ * client of our own. All of it on the load core.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { ClientTask } from "./client.ts";
 import type { Work } from "./measure.ts";
 
 export const LOAD_CORE = "1";
@@ -53,4 +59,77 @@ export async function iperf(port: number, seconds: number, address = "127.0.0.1"
     return { amount: 0, seconds, failed: 1 };
   }
   return { amount: (received.bytes * 8) / 1e9, seconds: received.seconds, failed: 0 };
+}
+
+/** Where scripts/bench.sh puts it. */
+export const FORTIO = join(import.meta.dir, "../../build/peers/fortio");
+
+export function hasFortio(): boolean {
+  return existsSync(FORTIO);
+}
+
+interface FortioReport {
+  readonly DurationHistogram: {
+    readonly Count: number;
+    readonly Percentiles: readonly { readonly Percentile: number; readonly Value: number }[];
+  };
+  readonly RetCodes: Readonly<Record<string, number>>;
+  /** Nanoseconds. */
+  readonly ActualDuration: number;
+}
+
+/** 2,000 requests a second over 32 connections, evenly spread and never caught up. */
+export async function fortio(url: string, seconds: number, host?: string): Promise<Work> {
+  const text = await run([
+    ...["taskset", "-c", LOAD_CORE, FORTIO, "load", "-quiet", "-json", "-", "-qps", "2000"],
+    ...["-c", "32", "-uniform", "-nocatchup", "-r", "0.00001", "-p", "50,99"],
+    ...["-t", `${seconds}s`, ...(host === undefined ? [] : ["-H", `Host: ${host}`]), url],
+  ]);
+  const report = JSON.parse(text) as FortioReport;
+  const { Count: amount, Percentiles: percentiles } = report.DurationHistogram;
+  const percentile = (wanted: number) =>
+    (percentiles.find((entry) => entry.Percentile === wanted)?.Value ?? Number.NaN) * 1000;
+  return {
+    amount,
+    seconds: report.ActualDuration / 1e9,
+    failed: amount - (report.RetCodes["200"] ?? 0),
+    p50Ms: percentile(50),
+    p99Ms: percentile(99),
+  };
+}
+
+function startClient(task: ClientTask) {
+  const file = join(import.meta.dir, "client.ts");
+  return Bun.spawn(["taskset", "-c", LOAD_CORE, process.execPath, file, JSON.stringify(task)], {
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+}
+
+/** New TLS connections, one after the other in 16 lanes. */
+export async function handshakes(task: Omit<ClientTask, "kind">, seconds: number): Promise<Work> {
+  const child = startClient({ ...task, kind: "handshakes", seconds });
+  const { done, failed } = JSON.parse(await new Response(child.stdout).text()) as {
+    done: number;
+    failed: number;
+  };
+  return { amount: done, seconds, failed };
+}
+
+/** Opens `count` connections, calls `held` with how many are open, and lets them go. */
+export async function holding<T>(
+  task: Omit<ClientTask, "kind">,
+  count: number,
+  held: (open: number) => Promise<T>,
+): Promise<T> {
+  const child = startClient({ ...task, kind: "idle", count });
+  const reader = child.stdout.getReader();
+  const line = new TextDecoder().decode((await reader.read()).value);
+  try {
+    return await held((JSON.parse(line) as { open: number }).open);
+  } finally {
+    await child.stdin.end();
+    await child.exited;
+  }
 }

@@ -3,32 +3,11 @@ import { readFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { parseArgs } from "node:util";
 import { takePorts, until, WEFT } from "../../test/harness/mesh.ts";
-import { iperf, LOAD_CORE, wrk } from "./load.ts";
-import {
-  type Contender,
-  type Interval,
-  interleave,
-  interval,
-  median,
-  pairRatios,
-  type Sample,
-  type Verdict,
-  verdictOf,
-} from "./measure.ts";
+import { ENVOY, startEnvoy } from "./envoy.ts";
+import { FORTIO, hasFortio, LOAD_CORE } from "./load.ts";
 import { type BenchMesh, startMesh } from "./meshes.ts";
-import { type PeerProcesses, type Ports, startPeers } from "./peers.ts";
-import { type MemoryFigure, memoryOf, startTimes } from "./process.ts";
-
-interface Scenario {
-  readonly name: string;
-  readonly unit: string;
-  readonly ours: number;
-  readonly peers: Readonly<Record<string, number>>;
-  readonly ratios: Readonly<Record<string, Interval>>;
-  readonly verdict: Verdict;
-  readonly budget: string;
-  readonly failed: number;
-}
+import { type Ports, startPeers } from "./peers.ts";
+import { SCENARIOS, type Scenario } from "./scenarios.ts";
 
 const { values: flags, positionals } = parseArgs({
   options: {
@@ -38,10 +17,12 @@ const { values: flags, positionals } = parseArgs({
   },
   allowPositionals: true,
 });
-const slices = Number(flags.slices);
-const seconds = Number(flags.seconds);
-const wanted = (name: string) => positionals.length === 0 || positionals.includes(name);
 const say = (text: string) => process.stderr.write(text);
+const unknown = positionals.find((name) => !(name in SCENARIOS));
+if (unknown !== undefined) {
+  say(`error: no scenario ${unknown}; there are ${Object.keys(SCENARIOS).join(" ")}\n`);
+  process.exit(2);
+}
 
 const base = takePorts(20);
 const ports: Ports = {
@@ -51,149 +32,22 @@ const ports: Ports = {
   haproxyMesh: base + 3,
   haproxyTcpFront: base + 4,
   haproxyTcpMesh: base + 5,
-  nginxPlain: base + 6,
-  nginxFront: base + 7,
-  nginxMesh: base + 8,
-  iperf: base + 9,
+  haproxyTcpPlain: base + 6,
+  nginxPlain: base + 7,
+  nginxFront: base + 8,
+  nginxMesh: base + 9,
+  envoyPlain: base + 10,
+  envoyFront: base + 11,
+  envoyMesh: base + 12,
+  envoyTcpPlain: base + 13,
+  envoyTcpFront: base + 14,
+  envoyTcpMesh: base + 15,
+  iperf: base + 16,
 };
-
-function http(name: string, url: string, pids: readonly number[], host?: string): Contender {
-  return { name, pids: () => pids, load: (time) => wrk(url, time, host) };
-}
-
-function at(port: number): string {
-  return `http://127.0.0.1:${port}/`;
-}
-
-interface Comparison {
-  readonly name: string;
-  readonly unit: string;
-  readonly contenders: readonly Contender[];
-  readonly of: (sample: Sample) => number;
-  readonly better: "lower" | "higher";
-  readonly budgets: Readonly<Record<string, number>>;
-}
-
-async function compare(comparison: Comparison): Promise<Scenario> {
-  const { name, contenders, of, better, budgets } = comparison;
-  const samples = await interleave(contenders, slices, seconds, Math.random, (round) =>
-    say(`\r${name}: slice ${round + 1} of ${slices} `),
-  );
-  say("\n");
-  const ours = samples.get("weft") ?? [];
-  const peers: Record<string, number> = {};
-  const ratios: Record<string, Interval> = {};
-  for (const [peer, list] of samples) {
-    if (peer === "weft") continue;
-    peers[peer] = median(list.map(of));
-    ratios[peer] = interval(pairRatios(ours, list, of), Math.random);
-  }
-  const verdicts = Object.entries(budgets).map(([peer, budget]) =>
-    verdictOf(ratios[peer] as Interval, budget, better),
-  );
-  return {
-    name,
-    unit: comparison.unit,
-    ours: median(ours.map(of)),
-    peers,
-    ratios,
-    verdict: verdicts.find((v) => v === "missed") ?? verdicts.find((v) => v === "open") ?? "met",
-    budget: Object.entries(budgets)
-      .map(([peer, budget]) => `${better === "lower" ? "≤" : "≥"} ${budget} × ${peer}`)
-      .join(", "),
-    failed: ours.reduce((sum, sample) => sum + sample.failed, 0),
-  };
-}
-
-function plainOneHop(mesh: BenchMesh, peers: PeerProcesses): Promise<Scenario> {
-  return compare({
-    name: "h1-plain-1hop",
-    unit: "CPU µs per request",
-    contenders: [
-      http("weft", mesh.plain.outbound, [mesh.plain.pid], "legacy"),
-      http("haproxy", at(ports.haproxyPlain), [peers.haproxyFront.pid]),
-      http("nginx", at(ports.nginxPlain), [peers.nginxFront.pid]),
-    ],
-    of: (sample) => sample.cpu,
-    better: "lower",
-    budgets: { haproxy: 1.3 },
-  });
-}
-
-function mtlsTwoHops(mesh: BenchMesh, peers: PeerProcesses): Promise<Scenario> {
-  return compare({
-    name: "h1-mtls-2hop",
-    unit: "CPU µs per request",
-    contenders: [
-      http("weft", mesh.front.outbound, [mesh.front.pid, mesh.back.pid], "back:8080"),
-      http("haproxy", at(ports.haproxyFront), [peers.haproxyFront.pid, peers.haproxyMesh.pid]),
-      http("nginx", at(ports.nginxFront), [peers.nginxFront.pid, peers.nginxMesh.pid]),
-    ],
-    of: (sample) => sample.cpu,
-    better: "lower",
-    budgets: { haproxy: 1.0 },
-  });
-}
-
-function tcpTwoHops(mesh: BenchMesh, peers: PeerProcesses): Promise<Scenario> {
-  const bytes = (name: string, port: number, pids: readonly number[]): Contender => ({
-    name,
-    pids: () => pids,
-    load: (time) => iperf(port, time),
-  });
-  return compare({
-    name: "tcp-mtls-2hop",
-    unit: "Gb/s",
-    contenders: [
-      bytes("weft", mesh.tcpPort, [mesh.front.pid, mesh.back.pid]),
-      bytes("haproxy", ports.haproxyTcpFront, [peers.haproxyFront.pid, peers.haproxyMesh.pid]),
-    ],
-    of: (sample) => sample.rate,
-    better: "higher",
-    budgets: { haproxy: 1.3 },
-  });
-}
-
-function single(
-  name: string,
-  unit: string,
-  values: readonly number[],
-  budget: number,
-  peers: Readonly<Record<string, number>> = {},
-): Scenario {
-  const figure = interval(values, Math.random);
-  return {
-    name,
-    unit,
-    ours: figure.median,
-    peers,
-    ratios: {},
-    verdict: verdictOf(figure, budget, "lower"),
-    budget: `≤ ${budget} ${unit}`,
-    failed: 0,
-  };
-}
-
-async function memory(mesh: BenchMesh, peers: PeerProcesses): Promise<Scenario[]> {
-  const fleet: MemoryFigure[] = [];
-  const extra = [];
-  for (let i = 0; i < 5; i++) extra.push(await mesh.mesh.sidecar({ service: `idle-${i}` }));
-  await Bun.sleep(5_000);
-  for (const sidecar of extra) fleet.push(memoryOf(sidecar.pid));
-  const haproxy = memoryOf(peers.haproxyMesh.pid);
-  const nginx = memoryOf(peers.nginxMesh.pid);
-  const of = (key: keyof MemoryFigure) => fleet.map((figure) => figure[key]);
-  const beside = (key: keyof MemoryFigure) => ({ haproxy: haproxy[key], nginx: nginx[key] });
-  return [
-    single("memory", "MB PSS", of("pss"), 20, beside("pss")),
-    single("memory-anonymous", "MB", of("anonymous"), 15, beside("anonymous")),
-    single("memory-rss", "MB RSS", of("rss"), 100, beside("rss")),
-  ];
-}
 
 function version(command: readonly string[]): string {
   const result = Bun.spawnSync([...command], { stderr: "pipe" });
-  return `${result.stdout}${result.stderr}`.split("\n")[0]?.trim() ?? "";
+  return `${result.stdout}${result.stderr}`.trim().split("\n")[0]?.trim() ?? "";
 }
 
 function machine(): string {
@@ -201,12 +55,14 @@ function machine(): string {
   return `${cpus().length} × ${model}, Linux ${release()}`;
 }
 
-function versions(): Record<string, string> {
+function versions(withEnvoy: boolean): Record<string, string> {
   return {
     weft: version([WEFT, "version"]),
     haproxy: version(["haproxy", "-v"]),
     nginx: version(["nginx", "-v"]),
+    ...(withEnvoy ? { envoy: `envoy ${/\d+\.\d+\.\d+/.exec(version([ENVOY, "--version"]))}` } : {}),
     wrk: version(["wrk", "-v"]).replace(/ Copyright.*/, ""),
+    ...(hasFortio() ? { fortio: `fortio ${version([FORTIO, "version"])}` } : {}),
   };
 }
 
@@ -222,11 +78,12 @@ function table(scenarios: readonly Scenario[]): string {
       return `${peer} ${number(value)}${shown}`;
     });
     const failed = scenario.failed > 0 ? `, ${scenario.failed} FAILED` : "";
+    const verdict = scenario.budget === "" ? "" : `${scenario.verdict} (${scenario.budget})`;
     return [
-      scenario.name.padEnd(18),
+      scenario.name.padEnd(20),
       `${number(scenario.ours)} ${scenario.unit}`.padEnd(28),
-      peers.join("; ").padEnd(66),
-      `${scenario.verdict} (${scenario.budget})${failed}`,
+      `${peers.join("; ")}  `.padEnd(66),
+      `${verdict}${failed}`,
     ].join("");
   });
   return rows.join("\n");
@@ -234,28 +91,32 @@ function table(scenarios: readonly Scenario[]): string {
 
 const folder = `/tmp/weft-bench-${process.pid}`;
 const peers = startPeers(folder, ports, LOAD_CORE);
+const envoy = startEnvoy(folder, ports);
+if (envoy === undefined) say("envoy: skipped, not installed\n");
 const scenarios: Scenario[] = [];
-let bench: BenchMesh | undefined;
+let mesh: BenchMesh | undefined;
 try {
-  await until("the peers answer", async () => (await fetch(at(ports.nginxFront))).ok);
-  await until("haproxy answers", async () => (await fetch(at(ports.haproxyFront))).ok);
-  bench = await startMesh(ports);
-  if (wanted("h1-plain-1hop")) scenarios.push(await plainOneHop(bench, peers));
-  if (wanted("h1-mtls-2hop")) scenarios.push(await mtlsTwoHops(bench, peers));
-  if (wanted("tcp-mtls-2hop")) scenarios.push(await tcpTwoHops(bench, peers));
-  if (wanted("memory")) scenarios.push(...(await memory(bench, peers)));
-  if (wanted("start")) {
-    const times = await startTimes(bench.mesh, 12);
-    scenarios.push(single("start", "ms", times, 150));
+  const answers = async (port: number) => (await fetch(`http://127.0.0.1:${port}/`)).ok;
+  await until("nginx answers", () => answers(ports.nginxFront));
+  await until("haproxy answers", () => answers(ports.haproxyFront));
+  if (envoy !== undefined) await until("envoy answers", () => answers(ports.envoyFront));
+  mesh = await startMesh(ports);
+  const { slices, seconds } = { slices: Number(flags.slices), seconds: Number(flags.seconds) };
+  const arena = { ports, folder, peers, envoy, mesh, slices, seconds, say };
+  for (const [name, measure] of Object.entries(SCENARIOS)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue;
+    scenarios.push(...(await measure(arena)));
   }
 } finally {
-  await bench?.mesh.stop();
-  for (const child of peers.all) await child.stop();
+  await mesh?.mesh.stop();
+  const children = [...peers.all, ...(envoy === undefined ? [] : [envoy.front, envoy.mesh])];
+  for (const child of children) await child.stop();
 }
+const programs = versions(envoy !== undefined);
 if (flags.json) {
-  console.log(JSON.stringify({ machine: machine(), versions: versions(), scenarios }, null, 2));
+  console.log(JSON.stringify({ machine: machine(), versions: programs, scenarios }, null, 2));
 } else {
-  console.log(`${machine()}\n${Object.values(versions()).join(" · ")}\n`);
+  console.log(`${machine()}\n${Object.values(programs).join(" · ")}\n`);
   console.log(table(scenarios));
 }
 process.exit(scenarios.some(({ failed }) => failed > 0) ? 1 : 0);

@@ -25,6 +25,7 @@ export interface Work {
   readonly amount: number;
   readonly seconds: number;
   readonly failed: number;
+  readonly p50Ms?: number;
   readonly p99Ms?: number;
 }
 
@@ -33,6 +34,7 @@ export interface Sample {
   readonly cpu: number;
   /** Units of work per second. */
   readonly rate: number;
+  readonly p50Ms: number | undefined;
   readonly p99Ms: number | undefined;
   readonly failed: number;
   readonly steal: number;
@@ -78,6 +80,7 @@ async function slice(contender: Contender, seconds: number): Promise<Sample> {
   return {
     cpu: (cpuAfter - cpuBefore) / work.amount,
     rate: work.amount / work.seconds,
+    p50Ms: work.p50Ms,
     p99Ms: work.p99Ms,
     failed: work.failed,
     steal:

@@ -14,11 +14,21 @@ export interface Ports {
   readonly haproxyMesh: number;
   readonly haproxyTcpFront: number;
   readonly haproxyTcpMesh: number;
+  readonly haproxyTcpPlain: number;
   readonly nginxPlain: number;
   readonly nginxFront: number;
   readonly nginxMesh: number;
+  readonly envoyPlain: number;
+  readonly envoyFront: number;
+  readonly envoyMesh: number;
+  readonly envoyTcpPlain: number;
+  readonly envoyTcpFront: number;
+  readonly envoyTcpMesh: number;
   readonly iperf: number;
 }
+
+/** The peers' identity, for those that know SPIFFE ids. */
+export const BENCH_ID = "spiffe://bench/ns/default/sa/leaf";
 
 export interface Child {
   readonly pid: number;
@@ -57,7 +67,7 @@ export function makeCertificates(folder: string): void {
     ),
   );
   openssl(`req -new -key ${at("leaf.key")} -subj /CN=leaf -out ${at("leaf.csr")}`.split(" "));
-  writeFileSync(at("leaf.ext"), "subjectAltName=DNS:leaf.bench\n");
+  writeFileSync(at("leaf.ext"), `subjectAltName=DNS:leaf.bench,URI:${BENCH_ID}\n`);
   openssl(
     (
       `x509 -req -in ${at("leaf.csr")} -CA ${at("root.pem")} -CAkey ${at("root.key")} ` +
@@ -72,7 +82,6 @@ function haproxyConfig(folder: string, ports: Ports): { front: string; mesh: str
   const common = `
 global
   nbthread 1
-  maxconn 4000
 defaults
   timeout connect 3s
   timeout client 60s
@@ -92,6 +101,11 @@ listen front
   mode http
   bind 127.0.0.1:${ports.haproxyFront}${headers}
   server mesh 127.0.0.1:${ports.haproxyMesh} ${tls} verify required verifyhost leaf.bench sni str(leaf.bench) crt ${folder}/both.pem ssl-min-ver TLSv1.3
+listen tcp-plain
+  mode tcp
+  option splice-auto
+  bind 127.0.0.1:${ports.haproxyTcpPlain}
+  server backend 127.0.0.1:${ports.iperf}
 listen tcp
   mode tcp
   bind 127.0.0.1:${ports.haproxyTcpFront}
@@ -118,7 +132,7 @@ daemon off;
 master_process off;
 pid ${folder}/${name}.pid;
 error_log ${folder}/${name}.log warn;
-events { worker_connections 4000; }
+events { worker_connections 24000; }
 http {
   access_log off;
   keepalive_requests 100000000;
