@@ -44,9 +44,9 @@ afterEach(() => {
 
 afterAll(() => nats.close());
 
-async function start(restored = false): Promise<Publisher> {
+async function start(restored = false, now: () => number = Date.now): Promise<Publisher> {
   publisher?.close();
-  publisher = await Publisher.start({ store, bus, key, restored, now: Date.now, log });
+  publisher = await Publisher.start({ store, bus, key, restored, now, log });
   return publisher;
 }
 
@@ -95,6 +95,35 @@ test("a restart goes on where it was, in the same epoch", async () => {
   second.publish([doc("mesh", { v: 2 })]);
   await second.flushed(2, 2000);
   expect(((await open("head")).document as { prev: number }).prev).toBe(1);
+});
+
+const headTime = async () => (await open("head")).header.t;
+
+test("the first publication after a start is heard, also when it changes nothing", async () => {
+  const it = await start();
+  it.publish([doc("mesh")]);
+  await it.flushed(1, 2000);
+  const before = await headTime();
+  const again = await start();
+  // Proxies answer a fresh head: that is how a new control plane learns what they run.
+  expect(again.publish([doc("mesh")])).toBe(1);
+  await eventually(async () => (await headTime()) > before, 1_000);
+});
+
+test("a clock that is set back does not make heads look old", async () => {
+  let t = Date.now();
+  const it = await start(false, () => t);
+  it.publish([doc("mesh")]);
+  await it.flushed(1, 2000);
+  const before = await headTime();
+  t -= 3_600_000;
+  it.publish([doc("mesh", { n: 1 })]);
+  await it.flushed(2, 2000);
+  const later = await headTime();
+  expect(later).toBeGreaterThan(before);
+  const again = await start(false, () => t);
+  again.publish([doc("mesh", { n: 1 })]);
+  await eventually(async () => (await headTime()) > later, 1_000);
 });
 
 test("changes while the bus is away are one head, live when it returns", async () => {

@@ -62,6 +62,7 @@ export class Publisher {
   /** What the bus has; undefined while it must be compared first. */
   #onBus: { readonly head: HeadDocument; readonly bytes: Uint8Array } | undefined;
   #compared = false;
+  #announced = false;
   #pumping = false;
   #closed = false;
   #auditAt = 0;
@@ -134,7 +135,10 @@ export class Publisher {
     for (const { key, op } of this.#documents.values()) {
       if (op === "put" && !wanted.has(key)) rows.push({ key, op: "del", epoch, rev, t, body: "" });
     }
-    if (rows.length === 0) return this.#position.rev;
+    if (rows.length === 0) {
+      this.#announce();
+      return this.#position.rev;
+    }
     const { store } = this.#options;
     store.write(() => {
       putPublished(store, rows);
@@ -287,10 +291,15 @@ export class Publisher {
       epoch,
       rev,
       prev: listed ? (before?.rev ?? 0) : 0,
-      t: this.#options.now(),
+      t: this.#headTime(before),
       changed: listed ? messages.map(([key, bytes]) => [key, sha256Hex(bytes)] as const) : [],
     });
     for (const waiter of [...this.#waiting]) if (waiter.rev <= rev) waiter.done();
+  }
+
+  /** Proxies take a head for fresh when its time is later: a clock may be set back. */
+  #headTime(before: HeadDocument | undefined): number {
+    return Math.max(this.#options.now(), (before?.t ?? 0) + 1);
   }
 
   async #putHead(head: HeadDocument): Promise<void> {
@@ -303,6 +312,13 @@ export class Publisher {
 
   #sign(row: PublishedDocument, epoch: number): Uint8Array {
     return signMessage(this.#options.key, { ...row, epoch }, Buffer.from(row.body));
+  }
+
+  /** Once after the start: proxies answer a fresh head with what they run. */
+  #announce(): void {
+    if (this.#announced) return;
+    this.#announced = true;
+    void this.#quietly(() => this.#beat());
   }
 
   /** Timers must neither overlap with a push nor end the process. */
@@ -322,7 +338,7 @@ export class Publisher {
 
   async #beat(): Promise<void> {
     const head = this.#onBus?.head;
-    if (head !== undefined) await this.#putHead({ ...head, t: this.#options.now() });
+    if (head !== undefined) await this.#putHead({ ...head, t: this.#headTime(head) });
   }
 
   /** Reads back the head and some documents, in turn, and puts right what is not. */
