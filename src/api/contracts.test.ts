@@ -1,6 +1,8 @@
 /** The control plane's side of what workloads and the command line ask over HTTPS. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { X509Certificate } from "node:crypto";
 import golden from "../../test/fixtures/contracts/membership.json" with { type: "json" };
+import names from "../../test/fixtures/contracts/names.json" with { type: "json" };
 import problems from "../../test/fixtures/contracts/problems.json" with { type: "json" };
 import { createNkey } from "../identity/nkey.ts";
 import { createSvidRequest } from "../identity/svid.ts";
@@ -61,6 +63,18 @@ spec: { ports: [{ port: 80 }]${more} }
     expect([got.status, shapeOf(got.json)]).toEqual([200, shapeOf(answer)]);
     expect(got.json["keys"]).toEqual(answer.keys);
   }
+});
+
+test("golden: a certificate carries these names", async () => {
+  const { service, namespace, serviceAccount, spiffeId, dnsNames } = names;
+  const made = await api.ask("/v1/tokens", { body: { namespace } });
+  const csr = createSvidRequest().csrPem;
+  const natsKey = createNkey("user").publicKey;
+  const body = { csr, natsKey, service, namespace, serviceAccount };
+  const { json } = await api.ask("/v1/join", { token: String(made.json["token"]), body });
+  const { subject, subjectAltName } = new X509Certificate(String(json["chain"]));
+  const expected = [`URI:${spiffeId}`, ...dnsNames.map((name) => `DNS:${name}`)].join(", ");
+  expect([subject ?? "", subjectAltName]).toEqual(["", expected]);
 });
 
 test.each(problems.cases)("golden: the problem of $path", async (each) => {

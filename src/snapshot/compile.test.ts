@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import golden from "../../test/fixtures/contracts/documents.json" with { type: "json" };
 import { Failure } from "../error.ts";
 import type { RouteFacts } from "../route/match.ts";
 import { Authorities, resolveAuthority } from "./authority.ts";
@@ -204,4 +205,22 @@ describe("authorities", () => {
     for (let i = 0; i < 5000; i++) authorities.resolve(`x${i}`);
     expect(authorities.resolve("cart")).toEqual(first);
   });
+});
+
+test("golden: bodies of schema 1 mean this", () => {
+  const documents = new Map<string, object>(Object.entries(golden.documents));
+  const snapshot = compileSnapshot(documents, SELF, { epoch: 1, rev: 1 });
+  const http = snapshot.services.get("default/cart")?.ports.get(80);
+  const route = http && routeRequest(http, { ...GET, target: "/api/x" });
+  expect(route?.rule).toMatchObject({ name: "default/cart#0", requestTimeoutMs: 5000 });
+  expect(route?.rule.backends.map(({ target }) => target?.key)).toEqual([
+    "default/cart:80",
+    "default/cart:80/v1",
+  ]);
+  expect(route?.rule.weights).toEqual([9, 1]);
+  expect(http && routeRequest(http, { ...GET, method: "POST" })).toBeUndefined();
+  expect(http?.target).toMatchObject({ sni: "p80.cart.default.weft.local" });
+  expect(http?.target.endpoints).toEqual(golden.documents["eps.default.cart.0"].endpoints);
+  const own = compileSnapshot(documents, { ...SELF, service: "cart" }, { epoch: 1, rev: 1 });
+  expect<unknown>(own.inbound).toEqual(golden.documents["in.default.cart"]);
 });
