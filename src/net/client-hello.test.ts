@@ -45,6 +45,33 @@ test("joins a message split over records", () => {
   }
 });
 
+test("a hello in a great many pieces is refused, and costs little until then", () => {
+  const message = Uint8Array.from([1, 0, 62, 128, ...Array(3000).fill(0)]);
+  const records = Uint8Array.from([...message].flatMap((byte) => [22, 3, 1, 0, 1, byte]));
+  let end = 1;
+  while (readClientHello(records.subarray(0, end)).kind === "more") end++;
+  expect(end).toBe(64 * 6);
+});
+
+test("a hello of 16 KB in 64 records is one", () => {
+  const padded = Uint8Array.from([...hello("p80.cart.default.weft.local", ["http/1.1"])]);
+  // Padding as a last extension; the three lengths around it grow with it.
+  const body = padded.subarray(9);
+  const extensions = 2 + 32 + 1 + 2 + 2 + 2;
+  const padding = 15_000;
+  const more = [...body, ...ext(21, Array(padding).fill(0))];
+  const length = (body[extensions]! << 8) + body[extensions + 1]! + padding + 4;
+  more.splice(extensions, 2, ...u16(length));
+  const grown = [1, 0, ...u16(more.length), ...more];
+  const size = Math.ceil(grown.length / 64);
+  const records: number[] = [];
+  for (let at = 0; at < grown.length; at += size) {
+    const part = grown.slice(at, at + size);
+    records.push(22, 3, 1, ...u16(part.length), ...part);
+  }
+  expect(readClientHello(Uint8Array.from(records))).toEqual(expected);
+});
+
 test("never throws", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), fc.nat(255), (noise, at, value) => {

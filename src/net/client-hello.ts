@@ -11,6 +11,12 @@ export type Hello =
 /** A ClientHello with post-quantum shares is under 2 KiB; nobody honest needs more than this. */
 export const HELLO_BYTES_MAX = 16 * 1024;
 
+/**
+ * Records it may come in. It is looked at whenever bytes arrive, which must stay cheap however
+ * small the pieces are that somebody sends.
+ */
+const RECORDS_MAX = 64;
+
 const MORE: Hello = { kind: "more" };
 const MALFORMED: Hello = { kind: "malformed" };
 const HANDSHAKE = 22;
@@ -31,7 +37,7 @@ export function readClientHello(bytes: Uint8Array): Hello {
 function handshakeBody(bytes: Uint8Array): Uint8Array | Hello {
   const parts: Uint8Array[] = [];
   let have = 0;
-  for (let at = 0; ; ) {
+  for (let at = 0; parts.length < RECORDS_MAX; ) {
     if (bytes.length > at && bytes[at] !== HANDSHAKE) return MALFORMED;
     if (bytes.length < at + 5) return bytes.length > HELLO_BYTES_MAX ? MALFORMED : MORE;
     if (bytes[at + 1] !== 3) return MALFORMED;
@@ -41,13 +47,23 @@ function handshakeBody(bytes: Uint8Array): Uint8Array | Hello {
     parts.push(bytes.subarray(at + 5, at + 5 + length));
     have += length;
     at += 5 + length;
-    const message = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
-    if (message[0] !== CLIENT_HELLO) return MALFORMED;
+    if (parts[0]![0] !== CLIENT_HELLO) return MALFORMED;
     if (have < 4) continue;
-    const need = (message[1]! << 16) | (message[2]! << 8) | message[3]!;
+    const need = lengthOf(parts);
     if (need > HELLO_BYTES_MAX) return MALFORMED;
-    if (have >= need + 4) return message.subarray(4, need + 4);
+    if (have >= need + 4) return Buffer.concat(parts).subarray(4, need + 4);
   }
+  return MALFORMED;
+}
+
+/** The length that the message states in its bytes 1 to 3; `parts` hold at least four bytes. */
+function lengthOf(parts: readonly Uint8Array[]): number {
+  const start: number[] = [];
+  for (const part of parts) {
+    for (const byte of part.subarray(0, 4 - start.length)) start.push(byte);
+    if (start.length === 4) break;
+  }
+  return (start[1]! << 16) | (start[2]! << 8) | start[3]!;
 }
 
 function parseHello(hello: Cursor): Hello {

@@ -99,10 +99,11 @@ export interface ListenTlsOptions extends ListenOptions {
   readonly requestCert: "required" | "optional";
   /** Protocols in order of preference; [] = none is demanded. */
   readonly alpn: readonly string[];
+  /** From accept to the end of the handshake; absent: 10 s. */
+  readonly handshakeTimeoutMs?: number;
   refused?(why: RefusedWhy, serverName: string | undefined): void;
 }
 
-/** From accept to the end of the handshake. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /** Content type of the first record of a TLS client. */
@@ -220,7 +221,7 @@ class Handshake implements ConnectionHandler {
     this.#raw = raw;
     this.#timer = setTimeout(() => {
       this.#refuse("timeout");
-    }, HANDSHAKE_TIMEOUT_MS);
+    }, shared.options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS);
   }
 
   /** Bytes of the raw socket; after the upgrade they are ciphertext that TLS has its own copy of. */

@@ -1,0 +1,221 @@
+/** Clients that do everything with a TLS port but use it. */
+import { afterAll, expect, test } from "bun:test";
+import { connect, type Socket } from "node:net";
+import { Admission } from "./admission.ts";
+import { callbackErrors } from "./boundary.ts";
+import { testAuthority } from "./certificates.fixture.ts";
+import type { Connection } from "./connection.ts";
+import { dial } from "./dial.ts";
+import { type Listener, listenTls, type RefusedWhy } from "./listen.ts";
+import { tlsContext } from "./tls.ts";
+
+const authority = testAuthority();
+const contextOf = (service: string) =>
+  tlsContext({ ...authority.issue(service), ca: [authority.root] });
+const SNI = "p80.cart.default.weft.test";
+const cart = contextOf("cart");
+const shop = contextOf("shop");
+const TIMEOUT_MS = 300;
+const listeners: (Listener | { stop(all: boolean): void })[] = [];
+
+afterAll(() => {
+  for (const one of listeners) "closeAll" in one ? one.closeAll() : one.stop(true);
+});
+
+interface Server {
+  readonly port: number;
+  readonly admission: Admission;
+  readonly refused: RefusedWhy[];
+  /** What the last connection heard, in order. */
+  readonly heard: string[];
+}
+
+function echo(): Server {
+  const server = {
+    port: 0,
+    admission: new Admission(2000),
+    refused: [] as RefusedWhy[],
+    heard: [] as string[],
+  };
+  const listener = listenTls({
+    host: "127.0.0.1",
+    port: 0,
+    admission: server.admission,
+    context: (name) => (name === SNI ? cart : undefined),
+    requestCert: "required",
+    alpn: ["http/1.1"],
+    handshakeTimeoutMs: TIMEOUT_MS,
+    refused: (why) => void server.refused.push(why),
+    accept: (c) => ({
+      data(_, chunk) {
+        server.heard.push(`data ${chunk.length}`);
+        c.write(chunk);
+      },
+      end() {
+        server.heard.push("end");
+        c.close();
+      },
+      drain() {},
+      close: (_, error) => void server.heard.push(error === undefined ? "close" : "error"),
+    }),
+  });
+  listeners.push(listener);
+  server.port = listener.port;
+  return server;
+}
+
+async function eventually(what: string, holds: () => boolean, ms = 3000): Promise<void> {
+  const end = performance.now() + ms;
+  while (!holds()) {
+    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** An honest client; resolves when its word has come back. */
+function honest(port: number): Promise<Connection> {
+  return new Promise((resolve, reject) => {
+    const tls = { context: shop, serverName: SNI, alpn: "http/1.1" };
+    dial(
+      { host: "127.0.0.1", port, tls, timeoutMs: 5000 },
+      (c) => {
+        c.write(Buffer.from("hello"));
+        return {
+          data: () => resolve(c),
+          end: () => c.close(),
+          drain() {},
+          close: () => reject(new Error("closed")),
+        };
+      },
+      reject,
+    );
+  });
+}
+
+/** The first flight of an honest client. */
+async function hello(): Promise<Buffer> {
+  const first = Promise.withResolvers<Buffer>();
+  const listener = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: { data: (_, chunk) => first.resolve(Buffer.from(chunk)) },
+  });
+  honest(listener.port).catch(() => undefined);
+  const bytes = await first.promise;
+  listener.stop(true);
+  return bytes;
+}
+
+function raw(port: number, bytes: Uint8Array): Promise<{ socket: Socket; closed: Promise<void> }> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1", () => {
+      if (bytes.length > 0) socket.write(bytes);
+      resolve({ socket, closed });
+    });
+    const closed = new Promise<void>((done) => socket.on("close", () => done()));
+    socket.on("error", () => {});
+    socket.resume();
+  });
+}
+
+test("half a handshake, 500 times, ends with its time; others are served meanwhile", async () => {
+  const server = echo();
+  const whole = await hello();
+  const firsts = [whole.subarray(0, 0), whole.subarray(0, 100), whole];
+  const clients = await Promise.all(
+    Array.from({ length: 500 }, (_, i) => raw(server.port, firsts[i % firsts.length]!)),
+  );
+  (await honest(server.port)).close();
+  await Promise.all(clients.map(({ closed }) => closed));
+  await eventually("all have left", () => server.admission.open === 0);
+  expect(server.refused.length).toBe(500);
+  expect(new Set(server.refused)).toEqual(new Set(["timeout"]));
+});
+
+test("a hello that never ends does not buy time", async () => {
+  const server = echo();
+  const whole = await hello();
+  const { socket, closed } = await raw(server.port, whole.subarray(0, 1));
+  let at = 1;
+  const drip = setInterval(() => void socket.write(whole.subarray(at, ++at)), 20);
+  const before = performance.now();
+  await closed;
+  clearInterval(drip);
+  expect(performance.now() - before).toBeLessThan(TIMEOUT_MS * 4);
+  expect(server.refused).toEqual(["timeout"]);
+});
+
+test("whatever follows a hello, the place is free again and nothing throws", async () => {
+  const server = echo();
+  const whole = await hello();
+  const errors = new Map(callbackErrors());
+  const changed = Uint8Array.prototype.slice.call(whole);
+  for (let i = 43; i < changed.length; i += 7) changed[i]! ^= 0x55;
+  const garbage = Buffer.alloc(5000, 0x17);
+  const alert = Buffer.from([21, 3, 3, 0, 2, 2, 40]);
+  const firsts = [
+    changed,
+    Buffer.concat([whole, garbage]),
+    Buffer.concat([whole, alert]),
+    Buffer.concat([whole, whole]),
+    Buffer.concat([whole, Buffer.from([20, 3, 3, 0, 1, 1]), garbage]),
+    Buffer.from("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    Buffer.from([0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10]),
+    garbage,
+    Buffer.from([22, 3, 1, 0xff, 0xff]),
+    Buffer.from([22, 3, 1, 0, 0]),
+  ];
+  for (const bytes of firsts) await (await raw(server.port, bytes)).closed;
+  // Gone in the middle: politely, and not.
+  for (const bytes of [whole.subarray(0, 50), whole]) {
+    (await raw(server.port, bytes)).socket.end();
+    (await raw(server.port, bytes)).socket.resetAndDestroy();
+  }
+  await eventually("all have left", () => server.admission.open === 0);
+  expect(server.heard).toEqual([]);
+  expect(callbackErrors()).toEqual(errors);
+  (await honest(server.port)).close();
+});
+
+/** A relay that an honest client goes through; `tamper` gets the server's side once it is in. */
+async function tampered(server: Server, tamper: (up: Socket) => void): Promise<void> {
+  let up: Socket | undefined;
+  const relay = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      open(client) {
+        up = connect({ port: server.port, host: "127.0.0.1", allowHalfOpen: true });
+        up.on("data", (chunk) => void client.write(chunk));
+        up.on("error", () => {});
+        up.on("close", () => client.end());
+      },
+      data: (_, chunk) => void up?.write(Buffer.from(chunk)),
+    },
+  });
+  listeners.push(relay);
+  await honest(relay.port);
+  tamper(up!);
+  await eventually("the server is rid of it", () => server.admission.open === 0);
+}
+
+test("garbage after the handshake ends the connection and is no data", async () => {
+  for (const bytes of [
+    Buffer.alloc(100, 0x17),
+    Buffer.from([23, 3, 3, 0, 32, ...Array(32).fill(1)]),
+    Buffer.from([22, 3, 3, 0, 4, 0, 0, 0, 0]),
+    Buffer.from([23, 3, 3, 0xff, 0xff, ...Array(100).fill(2)]),
+  ]) {
+    const server = echo();
+    await tampered(server, (up) => up.write(bytes));
+    expect(server.heard[0]).toBe("data 5");
+    expect(server.heard[1]).not.toStartWith("data");
+  }
+});
+
+// The runtime does not tell a FIN of the peer from one that somebody else forged.
+test("cut off without a close_notify is an end", async () => {
+  const server = echo();
+  await tampered(server, (up) => up.end());
+  expect(server.heard).toEqual(["data 5", "end", "close"]);
+});
