@@ -2,10 +2,11 @@
  * The API's listener with a certificate that renews itself. It is opened before anything slow:
  * a busy port is told at once, and callers hear that the control plane is starting.
  */
+import { Renewal } from "../../src/agent/renewal.ts";
 import { issueOwnSvid } from "../../src/control/own-identity.ts";
 import { Failure } from "../../src/error.ts";
 import type { Authority } from "../../src/identity/ca.ts";
-import { renewalTime, type Svid } from "../../src/identity/svid.ts";
+import type { Svid } from "../../src/identity/svid.ts";
 import { Admission } from "../../src/net/admission.ts";
 import { type Listener, listenTls } from "../../src/net/listen.ts";
 import { type TlsContext, tlsContext } from "../../src/net/tls.ts";
@@ -24,8 +25,6 @@ export interface DoorParts {
 
 /** The certificate of the API itself, unless workloads' are shorter still. */
 const TTL_MS = 24 * 3_600_000;
-const TTL_MS_MIN = 60_000;
-const RETRY_MS = 10_000;
 
 const STARTING = JSON.stringify({
   type: "about:blank",
@@ -52,7 +51,8 @@ export class ApiDoor {
   #svid: Svid;
   #context: TlsContext;
   #listener: Listener | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #renewal: Renewal;
+  #issuedAt: number;
   #draining = false;
 
   private constructor(parts: DoorParts, svid: Svid) {
@@ -60,7 +60,15 @@ export class ApiDoor {
     const { max } = this.#admission;
     this.#stopTelling = tellTurnedAway(() => this.turnedAway, max, parts.log);
     this.#svid = svid;
+    this.#issuedAt = parts.now();
     this.#context = contextOf(svid, parts.authority);
+    this.#renewal = new Renewal({
+      life: () => ({ issuedAt: this.#issuedAt, notAfter: this.#svid.notAfter }),
+      linked: () => true,
+      renew: () => this.#renew(),
+      now: parts.now,
+      random: Math.random,
+    });
   }
 
   /** @throws Failure `port_in_use`. */
@@ -68,7 +76,7 @@ export class ApiDoor {
     const door = new ApiDoor(parts, await issue(parts));
     door.#listen();
     opened.defer(() => door.close());
-    door.#plan();
+    door.#renewal.schedule();
     return door;
   }
 
@@ -91,7 +99,7 @@ export class ApiDoor {
   }
 
   async close(): Promise<void> {
-    clearTimeout(this.#timer);
+    this.#renewal.close();
     this.#stopTelling();
     this.#draining = true;
     this.#listener?.stop();
@@ -126,27 +134,24 @@ export class ApiDoor {
     }
   }
 
-  #plan(): void {
-    const { now } = this.#parts;
-    const due = renewalTime(this.#svid.notBefore, this.#svid.notAfter, 0.5) - now();
-    this.#timer = setTimeout(() => void this.#renew(), Math.max(due, 1000));
-  }
-
-  async #renew(): Promise<void> {
+  async #renew(): Promise<boolean> {
+    const { authority, log, now } = this.#parts;
     try {
       this.#svid = await issue(this.#parts);
-      this.#context = contextOf(this.#svid, this.#parts.authority);
+      this.#issuedAt = now();
+      this.#context = contextOf(this.#svid, authority);
       for (const listener of this.#listeners) listener(this.#svid);
-      this.#plan();
+      this.#renewal.schedule();
+      return true;
     } catch (error) {
-      this.#parts.log.error("cannot renew the certificate of the API; trying again", { error });
-      this.#timer = setTimeout(() => void this.#renew(), RETRY_MS);
+      log.error("cannot renew the certificate of the API; trying again", { error });
+      return false;
     }
   }
 }
 
 function issue({ options, authority }: DoorParts): Promise<Svid> {
-  const ttlMs = Math.max(Math.min(options.svidTtlMs, TTL_MS), TTL_MS_MIN);
+  const ttlMs = Math.min(options.svidTtlMs, TTL_MS);
   return issueOwnSvid(authority, namesOf(options.bind), ttlMs);
 }
 

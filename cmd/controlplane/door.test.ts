@@ -1,0 +1,65 @@
+import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { connect, type TLSSocket } from "node:tls";
+import { openAuthority } from "../../src/identity/ca.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
+import type { ControlplaneOptions } from "../options.ts";
+import { ApiDoor } from "./door.ts";
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  server.close();
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+/** A connection that trusts only the mesh's root, as every caller does. */
+async function connected(port: number, ca: string): Promise<TLSSocket> {
+  const servername = "controlplane.weft";
+  const socket = connect({ host: "127.0.0.1", port, ca, servername });
+  await new Promise<void>((resolve, reject) => {
+    socket.once("secureConnect", resolve).once("error", reject);
+  });
+  return socket;
+}
+
+function ask(socket: TLSSocket): Promise<string> {
+  socket.write("GET / HTTP/1.1\r\nHost: controlplane.weft\r\n\r\n");
+  return new Promise((resolve) => socket.once("data", (bytes) => resolve(bytes.toString())));
+}
+
+test("the API's certificate renews itself, and connections made before live on", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "weft-door-"));
+  const authority = await openAuthority(folder, "weft.local", Date.now);
+  const port = await freePort();
+  const options: ControlplaneOptions = {
+    ...{ data: folder, bind: "127.0.0.1", portBase: port - 10, trustDomain: "weft.local" },
+    ...{ restored: false, svidTtlMs: 2_000, drainMs: 0, log: "json", logLevel: "error" },
+    version: "test",
+  };
+  const log = createLogger({ format: "json", level: "error", now: Date.now, write: () => {} });
+  await using opened = new AsyncDisposableStack();
+  opened.defer(() => rmSync(folder, { recursive: true, force: true }));
+  const door = await ApiDoor.open({ options, authority, log, now: Date.now }, opened);
+  const told: string[] = [];
+  door.renewed((svid) => told.push(svid.chainPem));
+  const ca = authority.bundle.join("");
+  const first = await connected(port, ca);
+  const serials = new Set([first.getPeerCertificate().serialNumber]);
+  const end = Date.parse(first.getPeerCertificate().valid_to);
+  while (Date.now() <= end + 100) {
+    // Refused by TLS if what is shown had ended.
+    const later = await connected(port, ca);
+    serials.add(later.getPeerCertificate().serialNumber);
+    later.destroy();
+    await Bun.sleep(100);
+  }
+  expect(serials.size).toBeGreaterThan(1);
+  expect(told.length).toBeGreaterThanOrEqual(serials.size - 1);
+  expect(await ask(first)).toStartWith("HTTP/1.1 503");
+  first.destroy();
+}, 15_000);
