@@ -11,6 +11,7 @@ import {
   readAppPorts,
   readDuration,
   readLabels,
+  readLifetime,
   readName,
   readOneOf,
   readPort,
@@ -121,7 +122,7 @@ export const FLAGS = {
   "nats-creds": one("FILE", "credentials file for --nats-url", text),
   "nats-server": one("FILE", "run this nats-server instead of the built-in one", text),
   restored: toggle("the data folder comes from a backup: start a new epoch"),
-  "svid-ttl": one("DURATION", "lifetime of workload certificates (24h)", readDuration),
+  "svid-ttl": one("DURATION", "lifetime of workload certificates (24h)", readLifetime),
   drain: one("DURATION", "longest wait for open requests when stopping (30s)", readDuration),
   log: one<LogFormat>("FORMAT", "json or text (text on a terminal)", readOneOf(["json", "text"])),
   "log-level": one<LogLevel>(

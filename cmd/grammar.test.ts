@@ -5,6 +5,7 @@ import {
   readAppPorts,
   readDuration,
   readLabels,
+  readLifetime,
   readOutboundAddress,
   readUpstream,
   readUpstreams,
@@ -115,6 +116,10 @@ describe("the rest", () => {
     expect(readDuration("250ms", "--x")).toBe(250);
     for (const bad of ["", "5", "5 s", "s", "-5s", "1d"]) {
       expect(failure(() => readDuration(bad, "--x")).exit).toBe(2);
+    }
+    expect(readLifetime("6s", "--x")).toBe(6_000);
+    for (const bad of ["0s", "999ms", "8761h"]) {
+      expect(failure(() => readLifetime(bad, "--x")).exit).toBe(2);
     }
   });
 

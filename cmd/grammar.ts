@@ -171,6 +171,13 @@ export function readDuration(text: string, where: string): number {
   return parts.reduce((sum, [, count, unit]) => sum + Number(count) * UNIT_MS[unit!]!, 0);
 }
 
+/** Shorter ones would be renewed without pause, longer ones outlive their issuer. */
+export function readLifetime(text: string, where: string): number {
+  const ms = readDuration(text, where);
+  if (ms >= 1000 && ms <= 365 * 24 * UNIT_MS["h"]!) return ms;
+  throw usage(`${where}: "${text}" is no lifetime`, "use 1s to 8760h; 24h is good");
+}
+
 /** `HOST:PORT`, as `out:` in a workloads file names it. */
 export function readOutboundAddress(text: string, where: string): OutboundAddress {
   const colon = text.lastIndexOf(":");
