@@ -43,6 +43,8 @@ const TICK_MS = 500;
 /** Acknowledgements are at least this far apart. */
 const ACK_INTERVAL_MS = 250;
 const RPC_TIMEOUT_MS = 3_000;
+const REFUSED_TOLD_MAX = 50;
+const REASON_CHARS_MAX = 300;
 
 export type RpcAnswer =
   | { readonly kind: "ok" }
@@ -282,8 +284,14 @@ export class Link {
       () => {
         this.#ackTimer = undefined;
         this.#ackedAt = this.#options.now();
+        if (this.#ack === undefined) return;
         const subject = `weft.ack.${subjectId(this.#options.name)}`;
-        this.#bus.publish(subject, Buffer.from(JSON.stringify(this.#ack)));
+        // The server closes a connection whose message is too long.
+        const refused = this.#ack.refused.slice(0, REFUSED_TOLD_MAX).map(({ key, reason }) => ({
+          key,
+          reason: reason.slice(0, REASON_CHARS_MAX),
+        }));
+        this.#bus.publish(subject, Buffer.from(JSON.stringify({ ...this.#ack, refused })));
       },
       Math.min(wait, ACK_INTERVAL_MS),
     );

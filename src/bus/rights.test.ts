@@ -3,7 +3,12 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect, type NatsConnection } from "nats";
 import golden from "../../test/fixtures/contracts/rights.json" with { type: "json" };
 import type { NatsCredentials } from "../identity/nats-auth.ts";
-import { openNatsAuthority, parseNatsCredentials, signNonce } from "../identity/nats-auth.ts";
+import {
+  openNatsAuthority,
+  parseNatsCredentials,
+  signNonce,
+  WORKLOAD_PAYLOAD_MAX,
+} from "../identity/nats-auth.ts";
 import { createNkey } from "../identity/nkey.ts";
 import { directGetSubject, documentSubject, inboxPrefix, userRights } from "../identity/rights.ts";
 import type { Bus } from "./bus.ts";
@@ -213,6 +218,52 @@ describe("refused publishing", () => {
   ];
   test.each(subjects)("%s", async (subject) => {
     expect(await violation((connection) => connection.publish(subject, data))).toBe("publish");
+  });
+});
+
+describe("limits of one workload", () => {
+  /** What the server says when it closes or refuses. */
+  async function complaint(attempt: (connection: NatsConnection) => void): Promise<string> {
+    const connection = await connect({
+      servers: nats.server.url,
+      authenticator: authenticator(nats.workload(me, granted)),
+      reconnect: false,
+    });
+    let said = "";
+    void (async () => {
+      for await (const { type, data: what } of connection.status()) {
+        if (type === "error") said = String(what);
+      }
+    })();
+    try {
+      attempt(connection);
+      await connection.flush();
+    } catch (error) {
+      return String(error);
+    } finally {
+      await Bun.sleep(20);
+      await connection.close();
+    }
+    return said;
+  }
+
+  const ack = `weft.ack.default.frontend.${me.instance}`;
+
+  test("messages end at 64 KiB", async () => {
+    const fits = await complaint((c) => c.publish(ack, new Uint8Array(WORKLOAD_PAYLOAD_MAX)));
+    expect(fits).toBe("");
+    const tooLong = await complaint((c) =>
+      c.publish(ack, new Uint8Array(WORKLOAD_PAYLOAD_MAX + 1)),
+    );
+    expect(tooLong).toMatch(/MAX_PAYLOAD|Payload/i);
+  });
+
+  test("subscriptions end a little beyond what a proxy needs", async () => {
+    const many = (count: number) => (c: NatsConnection) => {
+      for (let i = 0; i < count; i++) c.subscribe(documentSubject("head"), { callback: () => {} });
+    };
+    expect(await complaint(many(20))).toBe("");
+    expect(await complaint(many(60))).toMatch(/PROTOCOL_ERR/);
   });
 });
 

@@ -53,6 +53,10 @@ export interface NatsAuthority {
 }
 
 const UNLIMITED = { subs: -1, data: -1, payload: -1 } as const;
+/** Bytes of one message; registrations and acknowledgements are a few KiB at most. */
+export const WORKLOAD_PAYLOAD_MAX = 64 * 1024;
+/** Subscriptions beyond two for each subject: an inbox, and some to spare. */
+const WORKLOAD_SUBS_SPARE = 16;
 const ACCOUNT_LIMITS = {
   ...UNLIMITED,
   imports: -1,
@@ -144,12 +148,20 @@ function authorityOf(keys: Keys): NatsAuthority {
         user.rights === undefined
           ? { pub: {}, sub: {} }
           : { pub: { allow: user.rights.publish }, sub: { allow: user.rights.subscribe } };
+      const limits =
+        user.rights === undefined
+          ? UNLIMITED
+          : {
+              ...UNLIMITED,
+              payload: WORKLOAD_PAYLOAD_MAX,
+              subs: user.rights.subscribe.length * 2 + WORKLOAD_SUBS_SPARE,
+            };
       return signJwt(user.rights === undefined ? account : workloads, {
         name: user.name,
         subject: user.publicKey,
         issuedAt: Math.floor(now / 1000),
         expiresAt: Math.floor(user.expiresAt / 1000),
-        nats: { ...rights, ...UNLIMITED, type: "user", version: 2 },
+        nats: { ...rights, ...limits, type: "user", version: 2 },
       });
     },
   };
@@ -209,7 +221,9 @@ export function parseNatsCredentials(text: string): NatsCredentials {
 /** The account a holder of these credentials belongs to; "" when the JWT cannot be read. */
 export function accountOf({ jwt }: NatsCredentials): string {
   try {
-    const claims: unknown = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString());
+    const claims: unknown = JSON.parse(
+      Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString(),
+    );
     const { iss, nats } = claims as { readonly iss?: unknown; readonly nats?: unknown };
     // A signing key of the account is named as issuer, and the account beside it.
     const { issuer_account } = (nats ?? {}) as { readonly issuer_account?: unknown };
