@@ -81,6 +81,14 @@ function unreachable(url: string, error: unknown): Failure {
   const origin = new URL(url).origin;
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const options = { exit: EXIT.unreachable, cause: error } as const;
+  if (/NOT_YET_VALID|HAS_EXPIRED/.test(code)) {
+    return new Failure(
+      "clocks_differ",
+      `by this machine's clock ${origin} is of another time (${code})`,
+      "set both clocks: compare date -u here and there",
+      options,
+    );
+  }
   if (/CERT|SELF_SIGNED|VERIFY|ALTNAME/.test(code)) {
     return new Failure(
       "wrong_root",

@@ -81,3 +81,28 @@ test("an answer that lacks something is no answer of a control plane", async () 
     expect([missing, failure.code]).toEqual([missing, "controlplane_answer"]);
   }
 });
+
+test("clocks that disagree are named, not the network", async () => {
+  for (const [skewMs, code] of [
+    [3_600_000, /NOT_YET_VALID/],
+    [-7_200_000, /EXPIRED/],
+  ] as const) {
+    const at = path(folder, `skew${skewMs}`);
+    const authority = await openAuthority(at, "weft.local", () => Date.now() + skewMs);
+    const own = await issueOwnSvid(authority, { hostnames: [], addresses: [] }, 3_600_000);
+    const context = tlsContext({ cert: own.chainPem, key: own.keyPem, ca: authority.bundle });
+    const served = listenTls({
+      ...{ host: "127.0.0.1", port: 0, requestCert: "optional", alpn: [] },
+      context: () => context,
+      accept: (connection) => serveApp(connection, { fetch: () => Response.json({}) }),
+    });
+    const { token, ...body } = golden.join.request;
+    const joined = join(`https://127.0.0.1:${served.port}`, authority.bundle, token, body);
+    const failure = await joined.then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    expect(failure).toMatchObject({ code: "clocks_differ", message: expect.stringMatching(code) });
+    served.closeAll();
+  }
+});

@@ -164,6 +164,14 @@ function refusal(url: string, status: number, answer: unknown): Failure {
 function unreachable(url: string, cause: unknown): Failure {
   const code = isRecord(cause) && typeof cause["code"] === "string" ? cause["code"] : "";
   const why = code || (cause instanceof Error ? cause.message : String(cause));
+  if (/NOT_YET_VALID|HAS_EXPIRED/.test(code)) {
+    return new Failure(
+      "clocks_differ",
+      `by this machine's clock the control plane at ${new URL(url).origin} is of another time: ${why}`,
+      "set both clocks: compare date -u here and there",
+      { cause, exit: EXIT.unreachable, status: 503 },
+    );
+  }
   return new Failure(
     "controlplane_unreachable",
     `cannot reach the control plane at ${new URL(url).origin}: ${why}`,

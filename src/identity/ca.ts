@@ -214,7 +214,11 @@ function checkRoot(root: Pair, trustDomain: string, now: number): void {
     );
   }
   if (now > (facts?.notAfter ?? 0)) {
-    throw new Failure("root_expired", "the mesh's root certificate has expired", FIX_BACKUP);
+    throw new Failure(
+      "root_expired",
+      "the mesh's root certificate has expired, or this machine's clock is wrong",
+      "check date -u; if it is right: a new data folder, where every workload joins anew",
+    );
   }
 }
 
