@@ -17,6 +17,7 @@ const proxy: ProxyAnswer = {
   ackedEpoch: 1,
   refused: [],
   leaseAgeMs: 100,
+  certificateIssued: NOW,
   certificateExpires: NOW + DAY,
   address: "10.0.0.1",
   meshPort: 17_006,
@@ -97,7 +98,12 @@ describe("check", () => {
     ["unhealthy", withProxy({ health: "unhealthy" }), { endpoints: "warning", healthy: "error" }],
     ["refused", withProxy({ refused: [{ key: "mesh", reason: "x" }] }), { accepted: "error" }],
     ["expired", withProxy({ certificateExpires: NOW }), { certificates: "error" }],
-    ["expiring", withProxy({ certificateExpires: NOW + 60_000 }), { renewal: "warning" }],
+    [
+      "overdue for renewal",
+      withProxy({ certificateIssued: NOW - DAY, certificateExpires: NOW + 3_600_000 }),
+      { renewal: "warning" },
+    ],
+    ["short-lived", withProxy({ certificateExpires: NOW + 6_000 }), {}],
     ["old proxy", withProxy({ version: "0.9.0" }), { versions: "warning" }],
   ] as const)("%s", (_, findings, want) => {
     expect(wrong(findings)).toEqual(want);

@@ -47,7 +47,7 @@ export interface Findings {
 const DAY_MS = 86_400_000;
 const ROOT_WARNING_MS = 60 * DAY_MS;
 /** A certificate is renewed at half its life; one with less left than this has not been. */
-const LEAF_WARNING_MS = 3_600_000;
+const LEAF_WARNING_SHARE = 0.3;
 
 export async function check(session: Session, typed: Typed): Promise<number> {
   const format = typedFormat(typed, ["table", "short", "json"]);
@@ -207,8 +207,8 @@ export function proxyChecks({ status, now, version }: Findings): readonly Check[
     wanted: (proxy: ProxyAnswer) => boolean,
     among: readonly ProxyAnswer[] = living,
   ): readonly ProxyAnswer[] => among.filter(wanted);
-  const expiring = (proxy: ProxyAnswer) =>
-    proxy.certificateExpires !== null && proxy.certificateExpires < now + LEAF_WARNING_MS;
+  const expiring = ({ certificateIssued: from, certificateExpires: to }: ProxyAnswer) =>
+    from !== null && to !== null && to - now < (to - from) * LEAF_WARNING_SHARE;
   const expired = (proxy: ProxyAnswer) =>
     proxy.certificateExpires !== null && proxy.certificateExpires <= now;
   return [
@@ -259,7 +259,7 @@ export function proxyChecks({ status, now, version }: Findings): readonly Check[
       "renew their certificates",
       of((p) => expiring(p) && !expired(p)),
       {
-        error: "less than an hour left",
+        error: "long overdue",
         hint: "do they reach the control plane's API? look at their logs",
         severity: "warning",
       },

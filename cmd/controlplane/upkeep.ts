@@ -1,5 +1,5 @@
 /** Rounds that keep the store small and notice when its file vanishes. */
-import { certificateExpiries, pruneCertificates } from "../../src/store/certificates.ts";
+import { certificateLives, pruneCertificates } from "../../src/store/certificates.ts";
 import type { Store } from "../../src/store/store.ts";
 import { forgetWorkloads, idleWorkloads } from "../../src/store/workloads.ts";
 import type { Logger } from "../../src/telemetry/log.ts";
@@ -34,9 +34,9 @@ export function tidyUp(store: Store, now: () => number, log: Logger): () => void
 
 /** An instance that is not registered and whose certificates ran out has to join again anyway. */
 export function forget(store: Store, now: number): void {
-  const expiries = certificateExpiries(store);
+  const lives = certificateLives(store);
   const gone = idleWorkloads(store, now)
-    .filter(({ instance }) => (expiries.get(instance) ?? 0) < now)
+    .filter(({ instance }) => (lives.get(instance)?.notAfter ?? 0) < now)
     .map(({ instance }) => instance);
   store.write(() => {
     if (gone.length > 0) forgetWorkloads(store, gone);

@@ -82,6 +82,7 @@ export interface ProxyAnswer {
   /** Since its last sign of life; null when never heard. */
   readonly leaseAgeMs: number | null;
   /** Unix milliseconds; null when no certificate is known. */
+  readonly certificateIssued: number | null;
   readonly certificateExpires: number | null;
   readonly address: string;
   readonly meshPort: number;

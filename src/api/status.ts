@@ -2,7 +2,7 @@
 import { faultsOf } from "../config/conditions.ts";
 import type { AckState } from "../registry/acks.ts";
 import type { RegisteredWorkload } from "../registry/registry.ts";
-import { certificateExpiries } from "../store/certificates.ts";
+import { certificateLives } from "../store/certificates.ts";
 import { lastRevision, revisionCarriedBy } from "../store/revisions.ts";
 import type { WorkloadRow } from "../store/rows.ts";
 import { listWorkloads } from "../store/workloads.ts";
@@ -36,7 +36,7 @@ export function statusAnswer(parts: ApiParts): StatusAnswer {
 
 export function proxyAnswers(parts: ApiParts, rows: readonly WorkloadRow[]): ProxyAnswer[] {
   const registered = new Map(parts.registry.workloads().map((row) => [row.instance, row]));
-  const expiries = certificateExpiries(parts.store);
+  const lives = certificateLives(parts.store);
   const now = parts.now();
   const revisions = new Map<number, number>();
   const revisionOf = (ack: AckState | undefined) => {
@@ -58,7 +58,8 @@ export function proxyAnswers(parts: ApiParts, rows: readonly WorkloadRow[]): Pro
       ackedEpoch: ack?.epoch ?? 0,
       refused: ack?.refused ?? [],
       leaseAgeMs: live === undefined ? null : Math.max(0, now - live.lastSeen),
-      certificateExpires: expiries.get(instance) ?? null,
+      certificateIssued: lives.get(instance)?.issuedAt ?? null,
+      certificateExpires: lives.get(instance)?.notAfter ?? null,
       address: live?.registration.addr ?? "",
       meshPort: live?.registration.meshPort ?? 0,
       version: live?.registration.version ?? "",

@@ -18,14 +18,28 @@ export function certificatesOf(store: Store, instance: string): CertificateRow[]
     .all();
 }
 
-/** Latest expiry per instance. */
-export function certificateExpiries(store: Store): Map<string, number> {
+/** Of the newest certificate of each instance; unix milliseconds. */
+export interface CertificateLife {
+  readonly issuedAt: number;
+  readonly notAfter: number;
+}
+
+export function certificateLives(store: Store): Map<string, CertificateLife> {
   const rows = store.db
-    .select({ instance: certificates.instance, notAfter: max(certificates.notAfter) })
+    .select({
+      instance: certificates.instance,
+      issuedAt: max(certificates.issuedAt),
+      notAfter: max(certificates.notAfter),
+    })
     .from(certificates)
     .groupBy(certificates.instance)
     .all();
-  return new Map(rows.map((row) => [row.instance, row.notAfter ?? 0]));
+  return new Map(
+    rows.map(({ instance, issuedAt, notAfter }) => [
+      instance,
+      { issuedAt: issuedAt ?? 0, notAfter: notAfter ?? 0 },
+    ]),
+  );
 }
 
 /** Drops certificates that ran out before `t`. */
