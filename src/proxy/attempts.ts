@@ -241,8 +241,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   }
 
   /** This answer is passed on. */
-  accept(): void {
+  accept(client: HttpClient, head: ResponseHead): void {
     this.#accepted = true;
+    const unserved = client.endpoint.mesh !== undefined && head.reason === "app_unreachable";
+    if (!unserved) this.#endpoint?.worked();
     this.#replay.clear();
     if (this.#tryTimer !== undefined) clearTimeout(this.#tryTimer);
   }

@@ -10,6 +10,7 @@
 import { REASONS, type Reason } from "../error.ts";
 import { RequestDecoder } from "../http/h1/decode.ts";
 import type { H1Error } from "../http/h1/malformed.ts";
+import { retarget } from "../http/h1/request-head.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { CompiledEdit } from "../route/headers.ts";
@@ -38,7 +39,7 @@ const CALLER_GONE = 499;
 
 export class Exchange implements ConnectionHandler, Sender, Ticking {
   readonly downstream: Connection;
-  readonly decoder = new RequestDecoder();
+  readonly decoder: RequestDecoder;
   readonly #side: Side<Exchange>;
   #phase: Phase = "idle";
   #pumping = false;
@@ -65,6 +66,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   constructor(downstream: Connection, side: Side<Exchange>) {
     this.downstream = downstream;
     this.#side = side;
+    this.decoder = new RequestDecoder(side.limits);
     this.#attempts = new Attempts(this, side);
     side.state.open.add(this);
   }
@@ -233,6 +235,16 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#attempts.reset();
   }
 
+  /** Goes on as if the request had named `target`. */
+  retarget(target: string): void {
+    this.#head = retarget(this.head, target);
+  }
+
+  countPath(outcome: "changed" | "refused" | "reported"): void {
+    const { state, direction, workload } = this.#side;
+    state.golden.pathNormalizations.slot(direction, workload, outcome).value++;
+  }
+
   // ---- towards the endpoint ------------------------------------------------------------------
 
   /** Sends the request on. */
@@ -324,7 +336,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       return false;
     }
     this.#answerHead = head;
-    this.#attempts.accept();
+    this.#attempts.accept(client, head);
     if (head.status === 101) {
       this.#tunnel(client, head);
       return false;

@@ -138,6 +138,7 @@ class ServiceTrial implements Trial {
   }
 
   passed(): void {
+    this.#tried.at(-1)?.worked();
     this.#replay.clear();
     this.#allowance.settle();
   }

@@ -63,6 +63,16 @@ export class Destination {
     random: () => number,
     tried: readonly Endpoint[] | undefined,
   ): Endpoint | undefined {
+    const endpoint = this.#choose(now, random, tried);
+    endpoint?.chosen(now);
+    return endpoint;
+  }
+
+  #choose(
+    now: number,
+    random: () => number,
+    tried: readonly Endpoint[] | undefined,
+  ): Endpoint | undefined {
     if (tried !== undefined) return this.#pickCarefully(now, random, tried);
     const preferred = this.#preferred;
     for (let i = 0; i < preferred.length; i++) {

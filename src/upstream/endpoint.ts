@@ -48,8 +48,10 @@ export class Endpoint implements ClientHome {
   readonly #now: () => number;
   readonly #kept: Kept;
   #idle: HttpClient[] = [];
+  /** Times it was avoided since it last worked. */
   #failures = 0;
   #avoidUntil = 0;
+  #probeUntil = 0;
 
   /** `now`: monotonic milliseconds. */
   constructor(address: EndpointAddress, now: () => number, kept: Kept) {
@@ -71,7 +73,17 @@ export class Endpoint implements ClientHome {
 
   /** A connect failed recently, or the application behind it was away: others go first. */
   avoided(now: number): boolean {
-    return this.#failures > 0 && now < this.#avoidUntil;
+    return this.#failures > 0 && now < Math.max(this.#avoidUntil, this.#probeUntil);
+  }
+
+  /** It was chosen. If it failed before, this request alone finds out whether it is back. */
+  chosen(now: number): void {
+    if (this.#failures > 0 && now >= this.#avoidUntil) this.#probeUntil = now + AVOID_MS;
+  }
+
+  /** It has served: whatever was wrong is over. */
+  worked(): void {
+    this.#failures = 0;
   }
 
   /** A kept connection that can take a request now. */
@@ -93,7 +105,6 @@ export class Endpoint implements ClientHome {
 
   /** Keeps a connection whose answer is complete. */
   put(client: HttpClient, now: number, idleLimitMs: number): void {
-    this.#failures = 0;
     client.user = undefined;
     client.served++;
     client.answered = false;
@@ -157,7 +168,7 @@ export class Endpoint implements ClientHome {
     };
     if (mesh === undefined) {
       const plain = (c: Connection) => {
-        this.#failures = 0;
+        this.worked();
         return opened(c);
       };
       dial({ host, port, timeoutMs }, plain, fail);
@@ -175,18 +186,19 @@ export class Endpoint implements ClientHome {
         fail(new Error(`the peer is ${uris.join(" ") || "nobody"}, not ${mesh.identity}`));
         return NOBODY;
       }
-      this.#failures = 0;
       return opened(c);
     };
     const tls = { context, serverName: mesh.sni, alpn };
     dial({ host, port, tls, timeoutMs }, verified, fail);
   }
 
-  /** Lets others go first for a while, longer each time. */
+  /** Lets others go first for a while, longer each time. Failures meanwhile are the same one. */
   avoid(): void {
+    const now = this.#now();
+    if (this.#failures > 0 && now < this.#avoidUntil) return;
     const doublings = Math.min(this.#failures, AVOID_DOUBLINGS_MAX);
     this.#failures++;
-    this.#avoidUntil = this.#now() + AVOID_MS * 2 ** doublings;
+    this.#avoidUntil = now + AVOID_MS * 2 ** doublings;
   }
 }
 
