@@ -3,13 +3,13 @@ import { type Command, Option } from "commander";
 import { FLAGS, type Flag, type FlagName, type Written } from "./flags.ts";
 import { usage } from "./grammar.ts";
 
-/** Adds a flag of the table to a command, under its name and help there. */
-export function addFlag(command: Command, name: FlagName): void {
+/** Adds a flag of the table to a command; `help` where it means something else to this command. */
+export function addFlag(command: Command, name: FlagName, help: string = FLAGS[name].help): void {
   const flag: Flag<unknown> = FLAGS[name];
   const short = flag.short === undefined ? "" : `-${flag.short}, `;
   const hint = flag.shape === "toggle" ? "" : ` <${flag.hint}>`;
   const many = flag.shape === "many" ? "; repeatable" : "";
-  const option = new Option(`${short}--${name}${hint}`, `${flag.help}${many}`);
+  const option = new Option(`${short}--${name}${hint}`, `${help}${many}`);
   if (flag.shape === "many") {
     option.argParser((value: string, before: readonly string[] | undefined) => [
       ...(before ?? []),

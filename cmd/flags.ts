@@ -162,7 +162,11 @@ export const FLAGS = {
   ),
   "token-file": one("FILE", "file with the token, or - for stdin", text),
   token: one("TOKEN", "a join token that ends within the hour (others can read it here)", text),
-  advertise: one("ADDRESS", "address other proxies dial", text),
+  advertise: one(
+    "ADDRESS",
+    "address other proxies dial (the one it reaches the control plane from)",
+    text,
+  ),
   "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", text),
   health: one("CHECK", "tcp, none, or a path: when the application is ready (tcp)", health),
   "access-log": one(

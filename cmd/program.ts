@@ -9,6 +9,7 @@ import { addFlag, writtenFlags } from "./command-flags.ts";
 import { type Environment, refuseUnsafe, stateFolder } from "./environment.ts";
 import {
   type ConfigFile,
+  type FlagName,
   MODE_FLAGS,
   type Mode,
   readConfigFile,
@@ -107,6 +108,8 @@ function buildProgram(terminal: Terminal, env: Environment, outcome: Outcome): C
     .configureOutput({
       writeOut: terminal.out,
       writeErr: terminal.err,
+      // The suggestion belongs to the line it is about.
+      outputError: (text, write) => write(text.replace(/\n\((Did you mean .*\?)\)/, ". $1")),
       getOutHelpWidth: () => (terminal.outWatched ? terminal.columns : 100),
       getErrHelpWidth: () => terminal.columns,
     })
@@ -171,6 +174,27 @@ in the order they are declared; they are printed at start and written to run.jso
   },
 };
 
+const PROXY_BIND = "address of the mesh port (0.0.0.0)";
+const OF_STATE = "$XDG_STATE_HOME/weft, for root /var/lib/weft";
+
+/** What a flag is to one mode, where the table has to speak of all. */
+const FLAG_HELP: Readonly<Record<Mode, Readonly<Partial<Record<FlagName, string>>>>> = {
+  controlplane: {
+    data: `folder for all state (controlplane in ${OF_STATE})`,
+    bind: "address of the API (127.0.0.1)",
+  },
+  sidecar: {
+    data: `folder for identity and configuration (sidecar/NAMESPACE.SERVICE in ${OF_STATE})`,
+    bind: PROXY_BIND,
+    controlplane: "its address, such as https://10.0.0.1:17010 (the one in the token)",
+  },
+  node: {
+    data: `folder for identities and configuration (node in ${OF_STATE})`,
+    bind: PROXY_BIND,
+    controlplane: "its address, such as https://10.0.0.1:17010 (the one in the token)",
+  },
+};
+
 function addMode(
   program: Command,
   mode: Mode,
@@ -180,7 +204,7 @@ function addMode(
 ): void {
   const command = program.command(mode).description(ABOUT[mode].what);
   command.helpOption("-h, --help", "print help").addHelpText("after", ABOUT[mode].examples);
-  for (const name of MODE_FLAGS[mode]) addFlag(command, name);
+  for (const name of MODE_FLAGS[mode]) addFlag(command, name, FLAG_HELP[mode][name]);
   command.action(async () => {
     const written = writtenFlags(command, MODE_FLAGS[mode]);
     const file = configFile(written["config"]?.toString(), env);
@@ -203,7 +227,11 @@ function addUp(program: Command, terminal: Terminal, env: Environment, outcome: 
   const command = program.command("up").argument("<file>", "documents, with a Process for each");
   command.description("a whole mesh on this machine, with the programs that the file names");
   command.helpOption("-h, --help", "print help").addHelpText("after", UP_EXAMPLES);
-  for (const name of UP_FLAGS) addFlag(command, name);
+  addFlag(command, "data", `folder for the state of it all (up in ${OF_STATE})`);
+  addFlag(command, "port-base");
+  addFlag(command, "access-log");
+  addFlag(command, "log-level");
+  addFlag(command, "drain", "longest wait for open requests when stopping (2s)");
   command.action(async (file: string) => {
     const settings = settle(UP_FLAGS, writtenFlags(command, UP_FLAGS), env);
     const { runUp } = await import("./up.ts");
@@ -239,7 +267,7 @@ A document of kind Process names a program:
 
 Every program stands behind a sidecar process of its own; those with the same \`node: NAME\` share
 a node proxy. Paths are seen from the file's folder. What ends with an error is started again.
-Ctrl-C drains (for 2s unless --drain says more) and stops everything, a second one kills it.
+Ctrl-C drains, stops everything and exits 0; a second one kills it.
 `;
 
 async function start(mode: Mode, settings: Settings, around: Surroundings): Promise<number> {

@@ -255,9 +255,8 @@ class ProxyProcess {
   #tell({ mesh, metrics, workloads }: Ways): void {
     const { portBase } = this.#options;
     for (const { namespace, service, outbound, upstream } of workloads) {
-      this.#log.info(`${namespace}/${service} reaches the mesh by http://${outbound}`, {
-        upstream,
-      });
+      const ports = Object.keys(upstream).length === 0 ? {} : { upstream };
+      this.#log.info(`${namespace}/${service} reaches the mesh by http://${outbound}`, ports);
     }
     const moved = mesh !== portBase + MESH || !metrics.endsWith(`:${portBase + ADMIN}`);
     this.#log.info(moved ? "listening, some ports moved" : "listening", { mesh, metrics });

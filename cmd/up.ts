@@ -103,6 +103,9 @@ function readDocuments(sources: readonly Source[], terminal: Terminal): Document
   return { resources, processes };
 }
 
+/** Changes nothing, and is applied so that what an earlier run left behind goes. */
+const PLAIN_MESH = { apiVersion: "weft.dev/v1", kind: "Mesh", metadata: { name: "mesh" } } as const;
+
 class Up {
   readonly #options: UpOptions;
   readonly #plan: Plan;
@@ -166,7 +169,8 @@ class Up {
 
   async #apply(client: Client, resources: readonly Resource[]): Promise<void> {
     const name = this.#options.file;
-    const sources = [{ name, text: resources.map((one) => JSON.stringify(one)).join("\n---\n") }];
+    const all = resources.length === 0 ? [PLAIN_MESH] : resources;
+    const sources = [{ name, text: all.map((one) => JSON.stringify(one)).join("\n---\n") }];
     const answer = await client.post("/v1/apply", {
       sources,
       prune: true,
@@ -341,6 +345,7 @@ class Up {
         service: `${program.namespace}/${program.service}`,
         app: program.app.map(({ host, port }) => `${host}:${port}`),
         mesh: program.mesh,
+        upstreams: program.upstreams,
         proxy: proxy.name,
         metrics: `http://${metricsOf(proxy)}/metrics`,
         data: proxy.data,
@@ -357,15 +362,15 @@ class Up {
   }
 }
 
-type SummaryRow = Readonly<Record<"name" | "service" | "mesh" | "metrics", string>> & {
-  readonly app: readonly string[];
-};
+type SummaryRow = Readonly<Record<"name" | "service" | "mesh" | "metrics", string>> &
+  Readonly<Record<"app" | "upstreams", readonly string[]>>;
 
 const SUMMARY: readonly Column<SummaryRow>[] = [
   { title: "PROCESS", text: (row) => row.name },
   { title: "SERVICE", text: (row) => row.service },
   { title: "LISTENS", text: (row) => row.app.join(",") },
   { title: "REACHES MESH BY", text: (row) => row.mesh },
+  { title: "LOCAL PORTS", text: (row) => row.upstreams.join(", ") },
   { title: "METRICS", text: (row) => row.metrics },
 ];
 

@@ -39,7 +39,7 @@ export async function restore(session: Session, args: readonly string[]): Promis
   const { withKeys } = restoreBackup(args[0] ?? "", data);
   const keys = withKeys
     ? "with keys"
-    : "without keys: it uses those in the folder, or makes new ones";
+    : "without keys; unless keys/ lies there too, new ones are made and every proxy joins again";
   session.terminal.err(`restored into ${data}, ${keys}\nnow: weft controlplane --data ${data}\n`);
   return EXIT.ok;
 }

@@ -6,13 +6,14 @@ export function printIssues(
   terminal: Terminal,
   issues: readonly Issue[],
   sources: readonly Source[],
+  outcome = "; nothing was changed",
 ): void {
   for (const issue of issues) {
     terminal.err(`${issueLine(issue)}\n`);
     if (terminal.errWatched) terminal.err(excerpt(terminal, issue, sources));
   }
   const count = issues.length === 1 ? "1 problem" : `${issues.length} problems`;
-  terminal.err(`${paint(terminal, "red", "error:")} ${count}; nothing was changed\n`);
+  terminal.err(`${paint(terminal, "red", "error:")} ${count}${outcome}\n`);
 }
 
 /** `file:line:column: path: reason (value) — fix`. */

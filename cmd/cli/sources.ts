@@ -41,7 +41,7 @@ function filesAt(path: string): readonly string[] {
   try {
     folder = statSync(path).isDirectory();
   } catch {
-    throw usage(`-f: there is no ${path}`, "check the path");
+    throw usage(`there is no ${path}`, "check the path");
   }
   if (!folder) return [path];
   const files = readdirSync(path, { recursive: true })
@@ -49,7 +49,8 @@ function filesAt(path: string): readonly string[] {
     .filter((name) => /\.(ya?ml|json)$/.test(name))
     .sort()
     .map((name) => join(path, name));
-  if (files.length === 0) throw usage(`-f: no .yaml, .yml or .json in ${path}`, "check the path");
+  if (files.length === 0)
+    throw usage(`there is no .yaml, .yml or .json in ${path}`, "check the path");
   return files;
 }
 
@@ -59,8 +60,8 @@ function readText(file: string): string {
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
     if (code === "ERR_ENCODING_INVALID_ENCODED_DATA") {
-      throw usage(`-f: ${file} is not UTF-8`, "save it as UTF-8");
+      throw usage(`${file} is not UTF-8`, "save it as UTF-8");
     }
-    throw usage(`-f: cannot read ${file} (${code})`, "check its permissions");
+    throw usage(`cannot read ${file} (${code})`, "check its permissions");
   }
 }

@@ -54,7 +54,7 @@ function columns(terminal: Terminal, status: StatusAnswer): readonly Column<Prox
     { title: "REVISION", text: (proxy) => revisionOf(terminal, proxy, status) },
     { title: "SEEN", text: ({ leaseAgeMs }) => (leaseAgeMs === null ? "" : age(leaseAgeMs)) },
     { title: "CERT", text: (proxy) => certificateOf(terminal, proxy, now) },
-    { title: "ADDRESS", text: ({ address, meshPort }) => `${address}:${meshPort}` },
+    { title: "ADDRESS", text: addressOf },
     { title: "VERSION", text: ({ version }) => version, wide: true },
     { title: "LOCALITY", text: ({ locality }) => locality, wide: true },
     {
@@ -67,6 +67,11 @@ function columns(terminal: Terminal, status: StatusAnswer): readonly Column<Prox
     },
     { title: "IDENTITY", text: ({ identity }) => identity, wide: true },
   ];
+}
+
+/** "" while it is not registered. */
+function addressOf({ address, meshPort }: ProxyAnswer): string {
+  return address === "" ? "" : `${address}:${meshPort}`;
 }
 
 function stateOf(terminal: Terminal, { state, health }: ProxyAnswer): string {

@@ -16,7 +16,7 @@ export async function validate(session: Session, typed: Typed): Promise<number> 
     ...validateSet(set, resources, { lenient: typedToggle(typed, "lenient") }),
   ];
   if (all.length > 0) {
-    printIssues(session.terminal, all, sources);
+    printIssues(session.terminal, all, sources, "");
     return EXIT.refused;
   }
   const count = resources.length === 1 ? "1 document" : `${resources.length} documents`;

@@ -7,6 +7,8 @@ import type { Session, Typed, VerbContext } from "./session.ts";
 
 type Action = (session: Session, args: readonly string[], typed: Typed) => Promise<number>;
 
+type FlagHelp = Readonly<Partial<Record<FlagName, string>>>;
+
 interface Verb {
   readonly name: string;
   /** `<kind>`, `[name]`, `[names...]` in order. */
@@ -14,11 +16,23 @@ interface Verb {
   readonly what: string;
   readonly options?: readonly (readonly [flags: string, help: string])[];
   readonly flags?: readonly FlagName[];
+  /** What a flag means to this verb, where that differs from other verbs. */
+  readonly help?: FlagHelp;
   readonly examples: string;
   readonly action: Action;
 }
 
 const REMOTE: readonly FlagName[] = ["controlplane", "token-file", "data"];
+/** These flags start a process elsewhere; here they say where one is. */
+const REMOTE_HELP: FlagHelp = {
+  controlplane: "its address, such as https://10.0.0.1:17010 (the one on this host)",
+  "token-file": "file with an admin token, or - for stdin (admin.token in --data)",
+  data: "the control plane's data folder on this host (the usual one)",
+};
+const LOCAL_HELP: FlagHelp = {
+  "port-base": "that of the proxy or control plane (17000)",
+  data: "its data folder, where run.json tells its ports (none: by --port-base)",
+};
 const NAMED: readonly FlagName[] = ["namespace", ...REMOTE];
 
 const OUTPUT = ["-o, --output <FORMAT>", "table, wide, json, yaml or name (table)"] as const;
@@ -53,7 +67,11 @@ const CONFIGURE: readonly Verb[] = [
     name: "get",
     args: "[kind] [name]",
     what: "list documents, or show one",
-    options: [OUTPUT, ["-w, --watch", "keep showing changes"], ["-A, --all-namespaces", "all"]],
+    options: [
+      OUTPUT,
+      ["-w, --watch", "keep showing changes"],
+      ["-A, --all-namespaces", "of all namespaces"],
+    ],
     flags: NAMED,
     examples: `
   weft get                           everything
@@ -145,6 +163,7 @@ const LOOK: readonly Verb[] = [
     what: "wait until this host's proxy, the control plane or a service is ready",
     options: [TIMEOUT],
     flags: ["port-base", ...NAMED],
+    help: { ...LOCAL_HELP, controlplane: "what to ask about a service, or wait for" },
     examples: `
   weft wait                          the proxy on this host
   weft wait controlplane
@@ -157,6 +176,7 @@ const LOOK: readonly Verb[] = [
     what: "exit 0 if this host's proxy or control plane is alive, else 1",
     options: [["--ready", "also demand that it is ready"]],
     flags: ["port-base", "data"],
+    help: LOCAL_HELP,
     examples: `
   weft healthcheck                   the proxy; for HEALTHCHECK of a container
   weft healthcheck controlplane --ready`,
@@ -186,6 +206,7 @@ const OPERATE: readonly Verb[] = [
     args: "<file>",
     what: "put a backup into an empty data folder",
     flags: ["data"],
+    help: { data: "folder to put it in (that of this host's control plane)" },
     examples: `
   weft restore mesh.backup --data /srv/weft
   weft controlplane --data /srv/weft`,
@@ -279,7 +300,9 @@ function addVerb(parent: Command, verb: Verb, context: VerbContext): void {
   command.helpOption("-h, --help", "print help");
   if (verb.args !== undefined) command.arguments(verb.args);
   for (const [flags, help] of verb.options ?? []) command.addOption(new Option(flags, help));
-  for (const name of verb.flags ?? []) addFlag(command, name);
+  for (const name of verb.flags ?? []) {
+    addFlag(command, name, verb.help?.[name] ?? REMOTE_HELP[name]);
+  }
   command.addHelpText("after", `\nExamples:${verb.examples}\n`);
   command.action(async () => {
     const names = verb.flags ?? [];

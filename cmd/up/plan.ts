@@ -21,6 +21,8 @@ export interface ProgramPlan {
   /** Name of the proxy it stands behind. */
   readonly proxy: string;
   readonly app: readonly AppPort[];
+  /** Local ports that lead to services, `SERVICE HOST:PORT`. */
+  readonly upstreams: readonly string[];
   /** `http://host:port` by which it reaches the mesh. */
   readonly mesh: string;
 }
@@ -160,6 +162,7 @@ function planInstance(
       env,
       proxy,
       app,
+      upstreams: upstream.map((to) => `${serviceText(to)} ${host}:${to.listenPort}`),
       mesh,
     },
     workload: {
@@ -180,9 +183,12 @@ function appText(app: AppPort): string {
 }
 
 function upstreamText(upstream: UpstreamSpec): string {
-  const namespace = upstream.namespace === undefined ? "" : `.${upstream.namespace}`;
-  const port = upstream.servicePort === undefined ? "" : `/${upstream.servicePort}`;
-  return `${upstream.service}${namespace}${port}:${upstream.listenPort}`;
+  return `${serviceText(upstream)}:${upstream.listenPort}`;
+}
+
+function serviceText({ service, namespace, servicePort }: UpstreamSpec): string {
+  const within = namespace === undefined ? "" : `.${namespace}`;
+  return `${service}${within}${servicePort === undefined ? "" : `/${servicePort}`}`;
 }
 
 /** `WEFT_UPSTREAM_DB=127.0.0.1:9191` for each upstream. */
