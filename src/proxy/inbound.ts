@@ -2,6 +2,7 @@
  * The mesh port: mutual TLS from other proxies, for all local workloads. The server name selects
  * workload and port, the negotiated protocol says what travels; nothing else is reachable here.
  */
+import { H1_LIMITS, peerLimits } from "../http/h1/limits.ts";
 import { parseSni, parseWorkloadIdentity } from "../identity/spiffe.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listenTls } from "../net/listen.ts";
@@ -15,6 +16,7 @@ import type { ProxyState } from "./state.ts";
 import { TCP_ALPN, tunnelToApp } from "./tcp.ts";
 import type { LocalWorkload } from "./workload.ts";
 
+const PEER_LIMITS = peerLimits(H1_LIMITS);
 /** Callers keep connections for 30 s: they must be the ones who close first. */
 const IDLE_SECONDS = 60;
 /** While callers are turned away for want of room, nobody keeps a place that they do not use. */
@@ -37,7 +39,9 @@ class InboundSide implements Side<Exchange> {
   readonly source: string;
   readonly meter: RequestMeter;
   readonly tcpMeter: TcpMeter;
+  readonly limits = PEER_LIMITS;
   readonly #forward: Forward;
+  readonly #local: LocalWorkload;
 
   constructor(port: InboundPort, source: string) {
     const { local } = port;
@@ -45,6 +49,7 @@ class InboundSide implements Side<Exchange> {
     this.workload = local.name;
     this.source = source;
     this.#forward = port.forward;
+    this.#local = local;
     const edge: Edge = {
       direction: "inbound",
       workload: local.name,
@@ -63,7 +68,7 @@ class InboundSide implements Side<Exchange> {
   }
 
   begin(exchange: Exchange): void {
-    beginInbound(exchange, this.#forward);
+    beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
   }
 }
 

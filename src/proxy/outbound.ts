@@ -1,5 +1,6 @@
 /** Where local applications reach the mesh: loopback listeners, each speaking for one workload. */
 import { REASONS } from "../error.ts";
+import { H1_LIMITS } from "../http/h1/limits.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
@@ -33,6 +34,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   readonly workload: string;
   readonly source: string;
   readonly meter: RequestMeter;
+  readonly limits = H1_LIMITS;
   /** Set where the listener and not the request says which service is meant. */
   readonly authority: string | undefined;
 

@@ -1,4 +1,5 @@
 /** What the two directions of a proxy do differently with a request. */
+import type { H1Limits } from "../http/h1/limits.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import type { ProxyState } from "./state.ts";
 
@@ -12,6 +13,8 @@ export interface Side<Request> {
   readonly state: ProxyState;
   /** Counts requests that reach no destination. */
   readonly meter: RequestMeter;
+  /** For what callers send. */
+  readonly limits: H1Limits;
   /** How long a kept connection may be idle, seconds. */
   readonly idleSeconds: number;
   /** Decides about the request at hand: forwards it, answers it, or comes back to it later. */

@@ -21,6 +21,7 @@ export type H1Event = "more" | "head" | "body" | "end" | "error";
 type State = "idle" | "head" | "length" | "chunked" | "close" | "end" | "done" | "error";
 
 const EMPTY = new Uint8Array(0);
+const PROTOCOL = Buffer.from("HTTP/1.");
 
 /** Reads the requests of one connection, one after the other. */
 export class RequestDecoder {
@@ -305,7 +306,11 @@ export class ResponseDecoder {
   #readHead(): H1Event {
     if (this.#intake.length === 0) return "more";
     const text = this.#intake.takeHead(this.#limits.headBytesMax);
-    if (text === undefined) return "more";
+    if (text === undefined) {
+      // Whatever speaks another protocol may never send the end of a head.
+      if (!this.#intake.mayStartWith(PROTOCOL)) throw new Malformed("answer is not HTTP/1");
+      return "more";
+    }
     const last = this.#head;
     const hadBody = this.#headHadBody;
     const repeated = last !== undefined && hadBody && last.text === text && this.#method !== "HEAD";

@@ -70,6 +70,12 @@ export class Intake {
     this.#owned = false;
   }
 
+  /** Whether the bytes here are the beginning of `text`, or begin with it. */
+  mayStartWith(text: Buffer): boolean {
+    const end = Math.min(this.end, this.start + text.length);
+    return this.bytes.compare(text, 0, end - this.start, this.start, end) === 0;
+  }
+
   /**
    * Consumes the text up to and including the next empty line; undefined while it is incomplete.
    * Bytes that can be part of no head are refused before it is complete, and before its size is.

@@ -12,6 +12,15 @@ export interface H1Limits {
   readonly interimMax: number;
 }
 
+/** What other proxies of the mesh may send: a head within the limits, and what they add to it. */
+export function peerLimits(limits: H1Limits): H1Limits {
+  return {
+    ...limits,
+    headBytesMax: limits.headBytesMax + 16 * 1024,
+    fieldsMax: limits.fieldsMax + 64,
+  };
+}
+
 export const H1_LIMITS: H1Limits = {
   headBytesMax: 60 * 1024,
   fieldsMax: 100,
