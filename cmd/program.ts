@@ -102,7 +102,7 @@ function buildProgram(terminal: Terminal, env: Environment, outcome: Outcome): C
     .version(`weft ${VERSION} (${COMMIT})`, "-V, --version", "print the version")
     .helpOption("-h, --help", "print help")
     .helpCommand("help [VERB]", "help for a mode or verb")
-    .showHelpAfterError("  fix: --help shows how, with examples")
+    .showHelpAfterError("  fix: see weft help")
     .showSuggestionAfterError(true)
     .configureHelp({ showGlobalOptions: false })
     .configureOutput({
@@ -204,6 +204,7 @@ function addMode(
 ): void {
   const command = program.command(mode).description(ABOUT[mode].what);
   command.helpOption("-h, --help", "print help").addHelpText("after", ABOUT[mode].examples);
+  command.showHelpAfterError(`  fix: see weft help ${mode}`);
   for (const name of MODE_FLAGS[mode]) addFlag(command, name, FLAG_HELP[mode][name]);
   command.action(async () => {
     const written = writtenFlags(command, MODE_FLAGS[mode]);
@@ -227,6 +228,7 @@ function addUp(program: Command, terminal: Terminal, env: Environment, outcome: 
   const command = program.command("up").argument("<file>", "documents, with a Process for each");
   command.description("a whole mesh on this machine, with the programs that the file names");
   command.helpOption("-h, --help", "print help").addHelpText("after", UP_EXAMPLES);
+  command.showHelpAfterError("  fix: see weft help up");
   addFlag(command, "data", `folder for the state of it all (up in ${OF_STATE})`);
   addFlag(command, "port-base");
   addFlag(command, "access-log");

@@ -298,6 +298,8 @@ export function addVerbs(program: Command, context: VerbContext): void {
 function addVerb(parent: Command, verb: Verb, context: VerbContext): void {
   const command = parent.command(verb.name).description(verb.what);
   command.helpOption("-h, --help", "print help");
+  const path = parent.parent === null ? verb.name : `${parent.name()} ${verb.name}`;
+  command.showHelpAfterError(`  fix: see weft help ${path}`);
   if (verb.args !== undefined) command.arguments(verb.args);
   for (const [flags, help] of verb.options ?? []) command.addOption(new Option(flags, help));
   for (const name of verb.flags ?? []) {
