@@ -38,7 +38,8 @@ export function serveApp(c: Connection, app: ServedApp, o: ServeOptions = {}): C
   return new ServedConnection(c, app, o);
 }
 
-const FIX_SYNTAX = "send a well-formed HTTP/1.1 request with fewer and shorter headers";
+const FIX_SYNTAX = "send a well-formed HTTP/1.1 request";
+const FIX_HEADERS = "send fewer and shorter headers";
 const FIX_METHOD = "use a method and a path that the server describes";
 
 /** One request and its answer. */
@@ -143,7 +144,8 @@ class ServedConnection implements ConnectionHandler, Outlet {
           break;
         case "error": {
           const { status, reason, message } = this.#decoder.error;
-          this.#refuse(status, reason, message, FIX_SYNTAX);
+          const fix = status === 431 ? FIX_HEADERS : FIX_SYNTAX;
+          this.#refuse(status, reason, message, fix);
           return;
         }
       }

@@ -9,6 +9,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
@@ -147,16 +148,50 @@ function weftWith(env: Record<string, string>, ...args: string[]): Promise<Resul
   return run([WEFT, ...args], { env: { NO_COLOR: "1", WEFT_DATA: mesh.data, ...env } });
 }
 
-test("a wrong token is refused", async () => {
+test("a damaged token and a wrong one are refused", async () => {
   const file = join(mesh.folder, "wrong-token");
   const good = readFileSync(join(mesh.data, "admin.token"), "utf8").trim();
-  writeFileSync(file, `${good.slice(0, -6)}AAAAAA\n`, { mode: 0o600 });
-  const result = await weftWith(
-    { WEFT_TOKEN_FILE: file },
-    ...["get", "services", `--controlplane=${mesh.api}`],
-  );
-  expect(result.code).not.toBe(0);
-  expect(result.stderr).toMatch(/token/i);
+  const get = (text: string) => {
+    writeFileSync(file, `${text}\n`, { mode: 0o600 });
+    const env = { WEFT_TOKEN_FILE: file };
+    return weftWith(env, "get", "services", `--controlplane=${mesh.api}`);
+  };
+  oneLine(await get(`${good.slice(0, -6)}AAAAAA`), /damaged\n.*weft token create/, 2);
+  const fields: unknown = JSON.parse(Buffer.from(good.slice(5), "base64url").toString());
+  const secret = Buffer.alloc(20, 1).toString("base64url");
+  const wrong = JSON.stringify(Object.assign({}, fields, { secret }));
+  const text = `weft_${Buffer.from(wrong).toString("base64url")}`;
+  oneLine(await get(text), /not one of this mesh\n.*weft token create/, 3);
+});
+
+test("a revoked token, and one for joining, are refused by the API", async () => {
+  const file = join(mesh.folder, "other-token");
+  const get = () =>
+    weftWith({ WEFT_TOKEN_FILE: file }, "get", "services", `--controlplane=${mesh.api}`);
+  const admin = await mesh.weft("token", "create", "--admin", "--ttl", "1h");
+  writeFileSync(file, admin.stdout, { mode: 0o600 });
+  expect((await get()).code).toBe(0);
+  const id = /token (\S+),/.exec(admin.stderr)?.[1] ?? "";
+  expect((await mesh.weft("token", "revoke", id)).code).toBe(0);
+  oneLine(await get(), new RegExp(`token ${id} was revoked`), 3);
+  writeFileSync(file, readFileSync(await mesh.token()), { mode: 0o600 });
+  oneLine(await get(), /only for joining/, 3);
+});
+
+test("a stale base is refused: 409", async () => {
+  const sources = [{ name: "a", text: service("cart", 8080) }];
+  const token = readFileSync(join(mesh.data, "admin.token"), "utf8").trim();
+  const answer = await fetch(`${mesh.api}/v1/apply`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: JSON.stringify({ sources, base: 99 }),
+    tls: { rejectUnauthorized: false },
+  });
+  expect(answer.status).toBe(409);
+  expect(await answer.json()).toMatchObject({
+    code: "stale",
+    fix: expect.stringContaining("weft diff"),
+  });
 });
 
 async function join_(tokenFile: string): Promise<{ code: number; log: string }> {
@@ -255,6 +290,45 @@ test("a corrupt database is refused with the way back", async () => {
     await broken.stop();
   }
 }, 60_000);
+
+// Only root may mount a file system small enough to fill.
+test.skipIf(process.getuid?.() !== 0)(
+  "a full disk: refused, nothing half done, and over",
+  async () => {
+    const disk = join(mesh.folder, "disk");
+    mkdirSync(disk);
+    expect((await run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk])).code).toBe(0);
+    const base = takePorts(240);
+    const api = `https://127.0.0.1:${base + 10}`;
+    const start = [WEFT, "controlplane", `--data=${disk}/cp`, `--port-base=${base}`];
+    const child = spawn(start);
+    const weft = (...args: string[]) => run([WEFT, ...args, `--data=${disk}/cp`]);
+    try {
+      expect((await weft("wait", "controlplane", `--controlplane=${api}`)).code).toBe(0);
+      await run(["dd", "if=/dev/zero", `of=${disk}/fill`, "bs=64k"]);
+      await run(["dd", "if=/dev/zero", `of=${disk}/rest`, "bs=1k"]);
+      const file = join(mesh.folder, "small.yaml");
+      writeFileSync(file, service("cart", 8080));
+      oneLine(await weft("apply", "-f", file), /no space left[\s\S]*free space/, 1);
+      oneLine(await weft("token", "create"), /no space left[\s\S]*free space/, 1);
+      oneLine(await weft("backup", join(disk, "b")), /no space left[\s\S]*free space/, 1);
+      child.kill("SIGKILL");
+      await child.exited;
+      oneLine(await run(start), /no space left[\s\S]*free space/, 1);
+      rmSync(join(disk, "fill"));
+      rmSync(join(disk, "rest"));
+      const again = spawn(start);
+      expect((await weft("wait", "controlplane", `--controlplane=${api}`)).code).toBe(0);
+      expect((await weft("apply", "-f", file)).stderr).toContain("revision 1");
+      again.kill("SIGTERM");
+      await again.exited;
+    } finally {
+      child.kill("SIGKILL");
+      await run(["umount", "-l", disk]);
+    }
+  },
+  60_000,
+);
 
 test("an unreachable external NATS is told, and the API still answers", async () => {
   const base = takePorts(240);
