@@ -39,6 +39,12 @@ const NO_REGEX = told(
 /** `Exact`, the only way names and values are compared. */
 const exactType = v.exactOptional(v.literal("Exact", NO_REGEX));
 
+/** Paths with others are refused where they arrive. */
+const wholeEscapes = v.check<string, string>(
+  (value) => !/%(?![0-9a-fA-F]{2})|%00/.test(value),
+  told("invalid_path", "has a % without two hexadecimal digits, or %00", "write a % as %25"),
+);
+
 const pathValue = v.pipe(
   v.string(),
   v.regex(
@@ -53,6 +59,7 @@ const pathValue = v.pipe(
       "remove //, /./, /../ and encoded slashes",
     ),
   ),
+  wholeEscapes,
   v.maxLength(1024, told("invalid_path", "is longer than 1024 characters", "shorten it")),
 );
 
@@ -106,6 +113,7 @@ const replacement = v.pipe(
     /^(?:\/[\x21-\x22\x24-\x3e\x40-\x7e]*)?$/,
     told("invalid_path", "is not a path", "start with / and leave out query, spaces and #"),
   ),
+  wholeEscapes,
   v.maxLength(1024, told("invalid_path", "is longer than 1024 characters", "shorten it")),
 );
 

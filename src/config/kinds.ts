@@ -76,6 +76,9 @@ export const meshSpec = fields({
     ),
   ),
   outbound: v.exactOptional(oneOf(["REGISTRY_ONLY", "ALLOW_ANY"])),
+  pathNormalization: v.exactOptional(
+    oneOf(["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES", "REPORT_ONLY"]),
+  ),
   defaults: v.exactOptional(fields(policyEntries)),
 });
 

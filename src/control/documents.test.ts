@@ -69,7 +69,11 @@ test("a service has three kinds of documents, and the mesh one", () => {
     "mesh",
     "out.default.cart",
   ]);
-  expect(body<MeshDocument>(desired, "mesh")).toEqual({ ...MESH, outbound: "REGISTRY_ONLY" });
+  expect(body<MeshDocument>(desired, "mesh")).toEqual({
+    ...MESH,
+    outbound: "REGISTRY_ONLY",
+    pathNormalization: "DECODE_AND_MERGE_SLASHES",
+  });
   const out = body<OutDocument>(desired, "out.default.cart");
   expect(out.ports.map(({ port, protocol }) => [port, protocol])).toEqual([
     [80, "tcp"],

@@ -69,6 +69,7 @@ export function compileDocuments(
     bundle: mesh.bundle,
     configKeys: mesh.configKeys,
     outbound: catalogue.mesh?.spec.outbound ?? "REGISTRY_ONLY",
+    pathNormalization: catalogue.mesh?.spec.pathNormalization ?? "DECODE_AND_MERGE_SLASHES",
   };
   const desired: Desired[] = [{ key: "mesh", body }];
   const liveByService = Map.groupBy(live, (endpoint) => nameOf(endpoint));

@@ -3,6 +3,7 @@
  * these functions. How its bytes get there and back is Exchange's business.
  */
 
+import { DEFAULT_LEVEL, normalizeTarget, type PathNormalization } from "../route/normalize.ts";
 import { redirectLocation } from "../route/redirect.ts";
 import { type Resolution, splitAuthority } from "../snapshot/authority.ts";
 import { type Route, routeRequest, type UpstreamPort } from "../snapshot/snapshot.ts";
@@ -25,12 +26,13 @@ export interface Outbound {
 
 /** A request of a local application. */
 export function beginOutbound(exchange: Exchange, side: Outbound): void {
-  const { head } = exchange;
   const view = side.local.view; // Held to the end: one request, one snapshot.
   if (view === undefined) {
     exchange.answer("no_route", "this proxy has no configuration yet", 503);
     return;
   }
+  if (!normalize(exchange, view.snapshot.mesh.pathNormalization)) return;
+  const { head } = exchange;
   const found = view.authorities.resolve(side.authority ?? head.authority);
   if (found.kind !== "service") {
     beginUnresolved(exchange, side, found);
@@ -71,13 +73,46 @@ export function beginOutbound(exchange: Exchange, side: Outbound): void {
   });
 }
 
-/** A request of another proxy, its identity already verified by the handshake. */
-export function beginInbound(exchange: Exchange, app: Forward): void {
+/**
+ * A request of another proxy, its identity already verified by the handshake. That proxy has
+ * normalised the path: one that is not normal comes from somebody who wants it read in two ways.
+ */
+export function beginInbound(
+  exchange: Exchange,
+  app: Forward,
+  level: PathNormalization = DEFAULT_LEVEL,
+): void {
   if (exchange.head.method === "CONNECT") {
     exchange.answer("bad_request", "CONNECT ends at the caller's proxy", 501);
     return;
   }
+  const { target } = exchange.head;
+  const refuses = level !== "NONE" && level !== "REPORT_ONLY";
+  if (refuses && normalizeTarget(target, level) !== target) {
+    exchange.countPath("refused");
+    exchange.answer("bad_request", "the path is not in normal form");
+    return;
+  }
   exchange.forward(app);
+}
+
+/** Gives the request's path its one spelling. False: it has none, and has been answered. */
+function normalize(exchange: Exchange, level: PathNormalization = DEFAULT_LEVEL): boolean {
+  const { target } = exchange.head;
+  const normal = normalizeTarget(target, level === "REPORT_ONLY" ? DEFAULT_LEVEL : level);
+  if (normal === target) return true;
+  if (level === "REPORT_ONLY") {
+    exchange.countPath("reported");
+    return true;
+  }
+  if (normal === undefined) {
+    exchange.countPath("refused");
+    exchange.answer("bad_request", "the path holds %00 or a % without two hexadecimal digits");
+    return false;
+  }
+  exchange.countPath("changed");
+  exchange.retarget(normal);
+  return true;
 }
 
 function beginRedirect(exchange: Exchange, port: UpstreamPort, route: Route): void {

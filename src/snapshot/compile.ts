@@ -2,6 +2,7 @@
 import { Failure } from "../error.ts";
 import { compileEdits } from "../route/headers.ts";
 import { compileMatches } from "../route/match.ts";
+import { DEFAULT_LEVEL, normalizeTarget } from "../route/normalize.ts";
 import { reduceWeights } from "../route/split.ts";
 import type {
   BackendDocument,
@@ -121,6 +122,10 @@ function compilePort(context: Context, source: Source, port: OutPort): UpstreamP
     perTryTimeoutMs: port.policy.perTryTimeoutMs,
   };
   const rules = port.routes?.rules.map((rule) => compileRule(context, port, rule)) ?? [];
+  const matches = port.routes?.matches.map((match) => ({
+    ...match,
+    path: { ...match.path, value: spelt(context, match.path.value) },
+  }));
   return {
     namespace: source.out.namespace,
     service: source.out.service,
@@ -128,9 +133,15 @@ function compilePort(context: Context, source: Source, port: OutPort): UpstreamP
     protocol: port.protocol,
     policy: port.policy,
     target,
-    matches: port.routes === undefined ? undefined : compileMatches(port.routes.matches, rules),
+    matches: matches === undefined ? undefined : compileMatches(matches, rules),
     direct: directRoute(target.key, backend, port.policy.requestTimeoutMs),
   };
+}
+
+/** A path of the configuration in the spelling that requests have when they are compared. */
+function spelt({ mesh }: Context, path: string): string {
+  const { pathNormalization: level = DEFAULT_LEVEL } = mesh;
+  return level === "REPORT_ONLY" ? path : (normalizeTarget(path, level) ?? path);
 }
 
 function directRoute(key: string, backend: CompiledBackend, requestTimeoutMs: number): Route {
@@ -155,6 +166,7 @@ function compileRule(context: Context, port: OutPort, rule: RouteRuleDocument): 
   const chosen = backends.filter((_, i) => rule.backends[i]!.weight > 0);
   const split = rule.backends.map((b) => `${b.namespace}/${b.service}:${b.port}/${b.subset ?? ""}`);
   const weights = reduceWeights(rule.backends.map((backend) => backend.weight));
+  const path = rule.rewrite?.path;
   return {
     name: rule.name,
     redirect: rule.redirect,
@@ -163,7 +175,7 @@ function compileRule(context: Context, port: OutPort, rule: RouteRuleDocument): 
     weights,
     splitKey: `${rule.name}=${split.map((name, i) => `${name}*${weights[i]}`).join(",")}`,
     hostname: rule.rewrite?.hostname,
-    path: rule.rewrite?.path,
+    path: path === undefined ? undefined : { ...path, value: spelt(context, path.value) },
     responseHeaders: compileEdits(rule.responseHeaders),
     requestTimeoutMs: rule.requestTimeoutMs ?? port.policy.requestTimeoutMs,
   };

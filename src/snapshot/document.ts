@@ -4,6 +4,8 @@
  * A change of meaning is a new `SCHEMA`; a proxy accepts SCHEMA and SCHEMA - 1.
  */
 
+import type { PathNormalization } from "../route/normalize.ts";
+
 export const SCHEMA = 1;
 
 export type Protocol = "http" | "http2" | "grpc" | "tcp" | "tls";
@@ -16,6 +18,8 @@ export interface MeshDocument {
   /** Keys that may sign configuration. `key` is the raw Ed25519 public key, base64url. */
   readonly configKeys: readonly { readonly kid: string; readonly key: string }[];
   readonly outbound: "REGISTRY_ONLY" | "ALLOW_ANY";
+  /** Absent in documents of older control planes: the default. */
+  readonly pathNormalization?: PathNormalization;
 }
 
 /** `out.<ns>.<svc>`: what a caller needs to reach a service. */

@@ -101,6 +101,7 @@ export class Golden {
   readonly connections: Counters;
   readonly handshakesRefused: Counters;
   readonly retries: Counters;
+  readonly pathNormalizations: Counters;
 
   constructor(metrics: Metrics) {
     this.#requests = metrics.counters(
@@ -138,6 +139,11 @@ export class Golden {
       "weft_handshakes_refused_total",
       "Callers turned away at the mesh port.",
       ["reason"],
+    );
+    this.pathNormalizations = metrics.counters(
+      "weft_path_normalizations_total",
+      "Requests whose path was not in normal form: changed, refused, or reported and left alone.",
+      ["direction", "workload", "outcome"],
     );
     this.retries = metrics.counters(
       "weft_retries_total",

@@ -2,7 +2,7 @@ import type { HeaderField, RequestHead } from "../message.ts";
 import { readAuthority, sameAuthority } from "./authority.ts";
 import { CLASS, SP, sameToken, TARGET, TOKEN } from "./chars.ts";
 import { FieldScan, findField, listFields, scanFields } from "./fields.ts";
-import type { H1Limits } from "./limits.ts";
+import { H1_LIMITS, type H1Limits } from "./limits.ts";
 import { Malformed } from "./malformed.ts";
 
 const SLASH = 47;
@@ -49,6 +49,13 @@ class DecodedRequestHead implements RequestHead {
   fields(): HeaderField[] {
     return listFields(this.text, this.fieldsStart);
   }
+}
+
+/** The same request with another target of the same form, as if it had been sent so. */
+export function retarget(head: RequestHead, target: string): RequestHead {
+  const start = head.method.length + 1;
+  const rest = head.text.slice(start + head.target.length);
+  return decodeRequestHead(`${head.method} ${target}${rest}`, H1_LIMITS);
 }
 
 interface RequestLine {
