@@ -102,3 +102,28 @@ test("each name on the mesh port meets its own workload's certificate", async ()
     expect(shown.stdout).toContain(`URI:spiffe://weft.local/ns/default/sa/${service}`);
   }
 });
+
+test("a thousand calls at once: each arrives as its own caller, at its own workload", async () => {
+  const counts = async () => {
+    const text = await metrics(node);
+    const seen = (workload: string, source: string) =>
+      sumMetric(text, "weft_requests_total", {
+        ...{ direction: "inbound", workload: `default/${workload}`, tls: "mtls" },
+        source: `default/${source}`,
+      });
+    const pairs = [seen("beta", "alpha"), seen("alpha", "beta"), seen("alpha", "alpha")];
+    return [...pairs, seen("beta", "beta")];
+  };
+  const before = await counts();
+  const calls = Array.from({ length: 1000 }, (_, i) => {
+    const [caller, called] = [1 + (i % 2), i % 4 < 2 ? "alpha" : "beta"];
+    return ask(out(caller), called, `/${i}`).then(async (answer) => {
+      const { name, path } = (await answer.json()) as { name: string; path: string };
+      return name === called && path === `/${i}`;
+    });
+  });
+  expect((await Promise.all(calls)).filter((right) => right).length).toBe(1000);
+  const after = await counts();
+  // i % 4: alpha calls alpha, beta calls alpha, alpha calls beta, beta calls beta.
+  expect(after.map((count, i) => count - before[i]!)).toEqual([250, 250, 250, 250]);
+}, 20_000);
