@@ -7,7 +7,8 @@ import { ENVOY, startEnvoy } from "./envoy.ts";
 import { FORTIO, hasFortio, LOAD_CORE } from "./load.ts";
 import { type BenchMesh, startMesh } from "./meshes.ts";
 import { type Ports, startPeers } from "./peers.ts";
-import { SCENARIOS, type Scenario } from "./scenarios.ts";
+import { reportJson, reportText, type Scenario } from "./report.ts";
+import { SCENARIOS } from "./scenarios.ts";
 
 const { values: flags, positionals } = parseArgs({
   options: {
@@ -66,29 +67,6 @@ function versions(withEnvoy: boolean): Record<string, string> {
   };
 }
 
-function table(scenarios: readonly Scenario[]): string {
-  const number = (value: number) => (value >= 100 ? value.toFixed(0) : value.toFixed(2));
-  const rows = scenarios.map((scenario) => {
-    const peers = Object.entries(scenario.peers).map(([peer, value]) => {
-      const ratio = scenario.ratios[peer];
-      const shown =
-        ratio === undefined
-          ? ""
-          : ` (${ratio.median.toFixed(2)} × [${ratio.lo.toFixed(2)}, ${ratio.hi.toFixed(2)}])`;
-      return `${peer} ${number(value)}${shown}`;
-    });
-    const failed = scenario.failed > 0 ? `, ${scenario.failed} FAILED` : "";
-    const verdict = scenario.budget === "" ? "" : `${scenario.verdict} (${scenario.budget})`;
-    return [
-      scenario.name.padEnd(20),
-      `${number(scenario.ours)} ${scenario.unit}`.padEnd(28),
-      `${peers.join("; ")}  `.padEnd(66),
-      `${verdict}${failed}`,
-    ].join("");
-  });
-  return rows.join("\n");
-}
-
 const folder = `/tmp/weft-bench-${process.pid}`;
 const peers = startPeers(folder, ports, LOAD_CORE);
 const envoy = startEnvoy(folder, ports);
@@ -112,11 +90,6 @@ try {
   const children = [...peers.all, ...(envoy === undefined ? [] : [envoy.front, envoy.mesh])];
   for (const child of children) await child.stop();
 }
-const programs = versions(envoy !== undefined);
-if (flags.json) {
-  console.log(JSON.stringify({ machine: machine(), versions: programs, scenarios }, null, 2));
-} else {
-  console.log(`${machine()}\n${Object.values(programs).join(" · ")}\n`);
-  console.log(table(scenarios));
-}
+const report = { machine: machine(), versions: versions(envoy !== undefined), scenarios };
+console.log(flags.json ? reportJson(report) : reportText(report));
 process.exit(scenarios.some(({ failed }) => failed > 0) ? 1 : 0);

@@ -20,17 +20,7 @@ import {
 import type { BenchMesh } from "./meshes.ts";
 import type { PeerProcesses, Ports } from "./peers.ts";
 import { descriptorLimit, type MemoryFigure, memoryOf, startTimes } from "./process.ts";
-
-export interface Scenario {
-  readonly name: string;
-  readonly unit: string;
-  readonly ours: number;
-  readonly peers: Readonly<Record<string, number>>;
-  readonly ratios: Readonly<Record<string, Interval>>;
-  readonly verdict: Verdict;
-  readonly budget: string;
-  readonly failed: number;
-}
+import type { Scenario } from "./report.ts";
 
 /** Everything that runs while scenarios are measured. */
 export interface Arena {
