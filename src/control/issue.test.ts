@@ -336,3 +336,22 @@ test("the control plane's own certificate and credentials", async () => {
   const credentials = ownBusCredentials(nats, () => now);
   expect(rightsOf(credentials().jwt)).toEqual({ pub: undefined, sub: undefined } as never);
 });
+
+test("an instance that renews or asks without pause is held off, others are not", async () => {
+  const cart = await issuer.join(request(makeToken()));
+  const peer = "spiffe://weft.local/ns/shop/sa/cart";
+  const natsKey = createNkey("user").publicKey;
+  const renew = (instance: string) =>
+    codeOf(() => issuer.renew(peer, { instance, csr: createSvidRequest().csrPem, natsKey }));
+  const codes: string[] = [];
+  for (let i = 0; i < 32; i++) codes.push(await renew(cart.instance));
+  expect(codes.filter((code) => code === "none")).toHaveLength(30);
+  expect(codes.at(-1)).toBe("429 too_often");
+  const other = await issuer.join(request(makeToken()));
+  expect(await renew(other.instance)).toBe("none");
+  now += 10_000;
+  expect(await renew(cart.instance)).toBe("none");
+  now -= 3_600_000;
+  expect(await renew(cart.instance)).toBe("none");
+  now += 3_600_000;
+});

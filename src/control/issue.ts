@@ -4,7 +4,6 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Resource, ServiceResource } from "../config/resource.ts";
-import { EXIT, Failure } from "../error.ts";
 import type { Authority, IssuedLeaf } from "../identity/ca.ts";
 import { requestedKey } from "../identity/csr.ts";
 import type { NatsAuthority } from "../identity/nats-auth.ts";
@@ -17,15 +16,16 @@ import {
   serviceDnsNames,
   spiffeIdOf,
 } from "../identity/spiffe.ts";
-import { parseToken, secretMatches } from "../identity/token.ts";
+import { Allowance } from "../std/allowance.ts";
 import { appendAudit } from "../store/audit.ts";
 import { putCertificate } from "../store/certificates.ts";
 import { listResources } from "../store/revisions.ts";
 import type { Grant, TokenRow } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
-import { token as findToken, useToken } from "../store/tokens.ts";
+import { useToken } from "../store/tokens.ts";
 import { grantsOfInstance, putGrant, putJoined, workload } from "../store/workloads.ts";
 import { grantsOf } from "./documents.ts";
+import { checkToken, refuse, usedUp } from "./join-token.ts";
 
 export interface IssuerOptions {
   readonly store: Store;
@@ -117,11 +117,6 @@ interface Member extends InstanceName {
 const MAX_UPSTREAMS = 500;
 /** The JWT that lists them must fit a line that the server accepts. */
 const MAX_GRANTS = 2_000;
-const FIX_NEW_TOKEN = "create another with 'weft token create' and join with it";
-
-function refuse(status: 400 | 401 | 403 | 404, code: string, message: string, fix: string) {
-  return new Failure(code, message, fix, { status, exit: EXIT.refused });
-}
 
 function checkName(what: string, value: string): void {
   if (isName(value)) return;
@@ -141,47 +136,6 @@ function checkNatsKey(key: string): void {
     "natsKey is not a public NATS user key",
     "send the key that begins with U; its seed stays with the workload",
   );
-}
-
-/** Checks a presented token down to its scope; the one-time use is noted later. */
-function checkToken(options: IssuerOptions, request: JoinRequest): TokenRow {
-  const token = parseToken(request.token);
-  const row = token === undefined ? undefined : findToken(options.store, token.id);
-  if (token === undefined || row === undefined || !secretMatches(token.secret, row.secretHash)) {
-    throw refuse(401, "token_invalid", "the token is not one of this mesh", FIX_NEW_TOKEN);
-  }
-  if (row.kind !== "join") {
-    throw refuse(403, "token_kind", "an admin token cannot join a workload", FIX_NEW_TOKEN);
-  }
-  if (row.revokedAt !== null) {
-    throw refuse(401, "token_revoked", `token ${row.id} was revoked`, FIX_NEW_TOKEN);
-  }
-  if (row.expiresAt !== null && options.now() >= row.expiresAt) {
-    throw refuse(401, "token_expired", `token ${row.id} has expired`, FIX_NEW_TOKEN);
-  }
-  if (row.once && row.usedAt !== null) throw usedUp(row);
-  const { namespace, services } = row.scope;
-  if (namespace !== undefined && namespace !== request.namespace) {
-    throw outOfScope(row, `is for namespace ${namespace}, not ${request.namespace}`);
-  }
-  if (services !== undefined) {
-    if (!services.includes(request.service)) {
-      throw outOfScope(row, `is not for service ${request.service}`);
-    }
-    // Policies match the account: a token for one service must not give another's identity.
-    if (!services.includes(request.serviceAccount)) {
-      throw outOfScope(row, `is not for service account ${request.serviceAccount}`);
-    }
-  }
-  return row;
-}
-
-function usedUp(row: TokenRow): Failure {
-  return refuse(401, "token_used", `one-time token ${row.id} was used before`, FIX_NEW_TOKEN);
-}
-
-function outOfScope(row: TokenRow, why: string): Failure {
-  return refuse(403, "token_scope", `token ${row.id} ${why}`, FIX_NEW_TOKEN);
 }
 
 function findService(resources: readonly Resource[], of: Grant): ServiceResource | undefined {
@@ -341,7 +295,7 @@ async function join(
 ): Promise<JoinReply> {
   const { store } = options;
   // The token first: someone without one learns nothing else.
-  const row = checkToken(options, request);
+  const row = checkToken(store, request, options.now());
   checkName("service", request.service);
   checkName("namespace", request.namespace);
   checkName("service account", request.serviceAccount);
@@ -487,10 +441,29 @@ function access(options: IssuerOptions, peer: string, request: AccessRequest): A
   return issueAccess(options, member, request.natsKey, expiresAt);
 }
 
+/** Each leaves a certificate and an entry in the audit: no workload may fill the disk with them. */
+const RENEWALS_MAX = 30;
+/** As many as a client that comes to know a big mesh. */
+const ACCESSES_MAX = 300;
+const STRETCH_MS = 10_000;
+
 export function createIssuer(options: IssuerOptions): Issuer {
+  const renewals = new Allowance(RENEWALS_MAX, STRETCH_MS);
+  const accesses = new Allowance(ACCESSES_MAX, STRETCH_MS);
+  const pace = (allowance: Allowance, peer: string, instance: string) => {
+    if (allowance.take(`${peer} ${instance}`, options.now())) return;
+    const why = `instance ${instance} asks without pause`;
+    throw refuse(429, "too_often", why, `wait ${STRETCH_MS / 1000} s; see why it asks so often`);
+  };
   return {
     join: (request, origin) => join(options, request, origin),
-    renew: (peer, request, origin) => renew(options, peer, request, origin),
-    access: (peer, request) => access(options, peer, request),
+    renew: async (peer, request, origin) => {
+      pace(renewals, peer, request.instance);
+      return renew(options, peer, request, origin);
+    },
+    access: (peer, request) => {
+      pace(accesses, peer, request.instance);
+      return access(options, peer, request);
+    },
   };
 }

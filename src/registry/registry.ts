@@ -8,6 +8,7 @@
 import type { Bus } from "../bus/bus.ts";
 import { Failure } from "../error.ts";
 import { ENDPOINTS_PER_SHARD } from "../snapshot/document.ts";
+import { Allowance } from "../std/allowance.ts";
 import type { WorkloadRow } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
 import { token } from "../store/tokens.ts";
@@ -20,7 +21,6 @@ import {
 } from "../store/workloads.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { Acks } from "./acks.ts";
-import { Allowance } from "./allowance.ts";
 import { type Lapse, LEASE_MS, RENEW_MS, sweepLeases } from "./lease.ts";
 import {
   checkPorts,

@@ -1,4 +1,4 @@
-/** So many requests per sender and stretch of time: one workload must not keep the registry busy. */
+/** So many requests per sender and stretch of time: one workload must not keep the control plane busy. */
 
 export class Allowance {
   readonly #max: number;
@@ -11,9 +11,11 @@ export class Allowance {
     this.#perMs = perMs;
   }
 
-  /** Whether `sender` may ask once more at `now`, on a clock that never jumps. */
+  /** Whether `sender` may ask once more at `now`, in milliseconds. */
   take(sender: string, now: number): boolean {
-    if (now - this.#since >= this.#perMs) {
+    const passed = now - this.#since;
+    // A clock that was set back begins anew.
+    if (passed >= this.#perMs || passed < 0) {
       this.#since = now;
       this.#used = new Map();
     }
