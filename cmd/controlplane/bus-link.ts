@@ -116,8 +116,16 @@ function readGiven(path: string, flag: string): string {
 function externalCredentials({ options, held, now }: LinkParts): () => NatsCredentials {
   const path = options.natsCreds;
   if (path === undefined) return ownBusCredentials(held.nats, now);
-  const credentials = parseNatsCredentials(readGiven(path, "--nats-creds"));
-  return () => credentials;
+  const read = () => parseNatsCredentials(readGiven(path, "--nats-creds"));
+  let last = read();
+  return () => {
+    try {
+      last = read();
+    } catch {
+      // Being replaced just now: those of before may still do.
+    }
+    return last;
+  };
 }
 
 type Dialled = Pick<BusOptions, "credentials" | "external" | "tls"> & { readonly url: string };

@@ -13,8 +13,9 @@ import {
 } from "nats";
 import type { Failure } from "../error.ts";
 import { accountOf, type NatsCredentials, signNonce } from "../identity/nats-auth.ts";
-import { BUCKET, directGetSubject, documentSubject } from "../identity/rights.ts";
+import { directGetSubject, documentSubject } from "../identity/rights.ts";
 import { Cell } from "../std/cell.ts";
+import { ensureBucket } from "./bucket.ts";
 import { BusError, isRecord, jetstreamAnswer, toBusError, toError } from "./bus-error.ts";
 import { explainLink, explainWrites, ForeignServer } from "./problem.ts";
 
@@ -67,14 +68,8 @@ const CONNECT_TIMEOUT_MS = 3_000;
 /** Two missed answers: a dead link is noticed within 15 s. */
 const PING_INTERVAL_MS = 5_000;
 const REQUEST_TIMEOUT_MS = 3_000;
-const STREAM = `KV_${BUCKET}`;
 /** Writes that fail for longer are told to the operator. */
 const STUCK_MS = 3_000;
-
-/** JetStream's error number for "stream not found". */
-const STREAM_NOT_FOUND = 10059;
-/** … and for "a stream of that name exists with another configuration". */
-const STREAM_EXISTS = 10058;
 
 export class Bus {
   readonly status = new Cell<BusStatus>("down");
@@ -220,37 +215,10 @@ export class Bus {
     return operation === "DEL" || operation === "PURGE" ? undefined : message.data;
   }
 
-  /** Makes sure that the bucket exists and allows direct get. */
-  async ensureBucket(replicas = 1): Promise<{ readonly created: boolean }> {
-    const state = await this.#jetstream(`STREAM.INFO.${STREAM}`, {}, STREAM_NOT_FOUND);
-    if (state !== undefined) {
-      const config = isRecord(state["config"]) ? state["config"] : {};
-      if (config["allow_direct"] !== true) {
-        await this.#jetstream(`STREAM.UPDATE.${STREAM}`, { ...config, allow_direct: true });
-      }
-      return { created: false };
-    }
-    const made = await this.#jetstream(
-      `STREAM.CREATE.${STREAM}`,
-      {
-        name: STREAM,
-        subjects: [documentSubject(">")],
-        retention: "limits",
-        storage: "file",
-        discard: "new",
-        max_msgs_per_subject: 1,
-        max_msgs: -1,
-        max_bytes: -1,
-        max_age: 0,
-        max_consumers: -1,
-        num_replicas: replicas,
-        allow_direct: true,
-        allow_rollup_hdrs: true,
-        deny_delete: true,
-      },
-      STREAM_EXISTS,
-    );
-    return { created: made !== undefined };
+  /** Makes sure that the bucket exists and allows direct get; in a cluster, on three servers. */
+  async ensureBucket(): Promise<{ readonly created: boolean }> {
+    const clustered = this.#connection?.info?.cluster !== undefined;
+    return { created: await ensureBucket((...call) => this.#jetstream(...call), clustered) };
   }
 
   /** Connects anew with the current credentials; resolves when up again. */
@@ -285,18 +253,20 @@ export class Bus {
     }
   }
 
-  /** A JetStream API call; undefined when it failed with the expected error number. */
+  /** A JetStream API call; undefined when it failed with one of the expected error numbers. */
   async #jetstream(
     call: string,
     body: object,
-    expected = 0,
+    expected: readonly number[] = [],
   ): Promise<Record<string, unknown> | undefined> {
     return this.#written(async () => {
       const bytes = await this.request(`$JS.API.${call}`, Buffer.from(JSON.stringify(body)));
       try {
         return jetstreamAnswer(call, bytes);
       } catch (error) {
-        if (error instanceof BusError && error.cause === expected) return undefined;
+        if (error instanceof BusError && expected.some((code) => error.cause === code)) {
+          return undefined;
+        }
         throw error;
       }
     });

@@ -111,6 +111,37 @@ test("several URLs: one that answers is enough", async () => {
   expect(bus.problem).toBeUndefined();
 });
 
+test("a cluster: the bucket is on three servers, and outlives any one of them", async () => {
+  const ports = await Promise.all([freePort(), freePort(), freePort()]);
+  const listen = await Promise.all([freePort(), freePort(), freePort()]);
+  const routes = listen.map((port) => at(port)).join(", ");
+  const first = servers.length;
+  for (const [i, port] of ports.entries()) {
+    const cluster = `cluster { name: c, listen: "127.0.0.1:${listen[i]}", routes: [${routes}] }`;
+    await run(`server_name: n${i}\n${cluster}\n${printed(mesh.trust)}`, port);
+  }
+  const bus = connect(ports.map((port) => at(port)));
+  await bus.ready(5_000);
+  const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
+    for (let turn = 0; ; turn++) {
+      try {
+        return await work();
+      } catch (error) {
+        // The cluster elects a leader meanwhile.
+        if (turn === 60) throw error;
+        await Bun.sleep(200);
+      }
+    }
+  };
+  await patiently(() => bus.ensureBucket());
+  await bus.kvPut("head", Buffer.from("one"));
+  const info = await bus.request("$JS.API.STREAM.INFO.KV_weft-config", new Uint8Array(0));
+  expect(JSON.parse(String(info))).toMatchObject({ config: { num_replicas: 3 } });
+  servers[first]?.kill("SIGKILL");
+  await patiently(() => bus.kvPut("head", Buffer.from("two")));
+  await patiently(async () => expect(String(await bus.kvGet("head"))).toBe("two"));
+}, 30_000);
+
 test("each wrong server is told apart, with a next step", async () => {
   const configure = "configure it with what `weft nats config` prints";
   const plain = await run("");
