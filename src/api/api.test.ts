@@ -240,6 +240,26 @@ test("a workload joins, renews by certificate, and shows up in the status", asyn
   expect((await api.ask("/v1/workloads")).json).toMatchObject({ items: [{ instance }] });
 });
 
+test("an instance that was forgotten is not renewed and gets no further access", async () => {
+  const token = String((await api.ask("/v1/tokens", { body: {} })).json["token"]);
+  const keys = { csr: createSvidRequest().csrPem, natsKey: createNkey("user").publicKey };
+  const joined = await api.ask("/v1/join", { token, body: { ...keys, service: "gone" } });
+  const { instance } = joined.json;
+  const path = `/v1/workloads/${instance}`;
+  expect((await api.ask(path, { method: "DELETE" })).status).toBe(204);
+  const peer = {
+    ...{ serverName: "controlplane.weft", alpn: "", authorized: true, resumed: false },
+    uris: ["spiffe://weft.local/ns/default/sa/gone"],
+  };
+  const renewed = await api.ask("/v1/svid", { token: "", peer, body: { instance, ...keys } });
+  expect([renewed.status, renewed.json["code"]]).toEqual([404, "instance_unknown"]);
+  const body = { instance, natsKey: keys.natsKey, service: "a" };
+  expect((await api.ask("/v1/access", { token: "", peer, body })).status).toBe(404);
+  expect((await api.ask("/v1/workloads")).text).not.toContain(String(instance));
+  expect(listAudit(api.store).at(-1)).toMatchObject({ action: "workload.forget" });
+  expect((await api.ask(path, { method: "DELETE" })).json["code"]).toBe("not_found");
+});
+
 test("open to all: trust bundle, health, description; readiness says what is missing", async () => {
   const open = { token: "" };
   const bundle = await api.ask("/v1/trust-bundle", open);

@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { appendAudit, listAudit } from "../store/audit.ts";
 import { writeBackup } from "../store/backup.ts";
-import { listWorkloads } from "../store/workloads.ts";
+import { forgetWorkloads, listWorkloads, workload } from "../store/workloads.ts";
 import { eventStream } from "./events.ts";
 import { numberedPage, pageOf, pageRequest } from "./page.ts";
+import { refusal } from "./problem.ts";
 import type { ApiParts, Call, Route } from "./route.ts";
 import { proxyAnswers, statusAnswer } from "./status.ts";
 
@@ -33,6 +34,24 @@ function workloads(call: Call) {
     (row) => row,
   );
   return { ...page, items: proxyAnswers(call.parts, page.items) };
+}
+
+/** The instance has to join again; certificate and bus credentials it has end with their time. */
+function forget(call: Call): undefined {
+  const { store, registry, now } = call.parts;
+  const instance = call.param("instance");
+  const row = workload(store, instance);
+  if (row === undefined) {
+    throw refusal(404, "not_found", `there is no instance ${instance}`, "list them: weft status");
+  }
+  store.write(() => {
+    forgetWorkloads(store, [instance]);
+    const { namespace, service, identity } = row;
+    const subject = `${namespace}/${service}/${instance}`;
+    const entry = { t: now(), actor: call.actor, action: "workload.forget", subject };
+    appendAudit(store, { ...entry, detail: { identity } });
+  });
+  registry.forget(instance);
 }
 
 function backup(call: Call): Response {
@@ -98,6 +117,14 @@ export const OPERATE_ROUTES: readonly Route[] = [
     summary: "List instances that joined",
     query: { cursor: "string", limit: "integer" },
     handle: workloads,
+  },
+  {
+    method: "DELETE",
+    path: "/v1/workloads/{instance}",
+    access: "admin",
+    summary: "End an instance's membership: it is not renewed, and has to join again",
+    status: 204,
+    handle: forget,
   },
   {
     method: "GET",

@@ -7,7 +7,7 @@ import { type NatsFixture, startNats } from "../bus/nats.fixture.ts";
 import { Failure } from "../error.ts";
 import { inboxPrefix, subjectId } from "../identity/rights.ts";
 import { openStore, type Store } from "../store/store.ts";
-import { putJoined } from "../store/workloads.ts";
+import { forgetWorkloads, putJoined } from "../store/workloads.ts";
 import { createLogger } from "../telemetry/log.ts";
 import { LEASE_MS } from "./lease.ts";
 import { type RegisteredService, Registry } from "./registry.ts";
@@ -364,4 +364,18 @@ test("a disk that is full neither ends the control plane nor keeps the dead aliv
   expect(registry.endpoints()).toEqual([]);
   await pass(2 * LEASE_MS + 2_000);
   expect(registry.workloads()).toEqual([]);
+});
+
+test("a forgotten instance is no endpoint, and cannot come back without joining", async () => {
+  const cart = await member("cart", "cart000016");
+  await cart.call("register", registration);
+  await Bun.sleep(20);
+  published = 0;
+  forgetWorkloads(store, ["cart000016"]);
+  registry.forget("cart000016");
+  expect(registry.endpoints()).toEqual([]);
+  await Bun.sleep(20);
+  expect(published).toBe(1);
+  expect(codeOf(await cart.call("renew", { boot: "b1" }))).toBe("not_registered");
+  expect(codeOf(await cart.call("register", registration))).toBe("not_joined");
 });

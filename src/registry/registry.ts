@@ -195,6 +195,14 @@ export class Registry {
     this.#sources.set(instance, address);
   }
 
+  /** Its membership was ended: it is no endpoint any more, whatever it says. */
+  forget(instance: string): void {
+    this.#sources.delete(instance);
+    if (!this.#members.has(instance)) return;
+    this.#remove(instance);
+    void this.#changed();
+  }
+
   /** Removes what has been silent too long; called by a timer. */
   sweep(): void {
     const now = this.#options.clock();
