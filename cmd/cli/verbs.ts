@@ -213,6 +213,16 @@ const OPERATE: readonly Verb[] = [
     action: async (session, args) => (await import("./backup.ts")).restore(session, args),
   },
   {
+    name: "forget",
+    args: "<instance>",
+    what: "end a proxy's membership: it is not renewed, and has to join again",
+    flags: REMOTE,
+    examples: `
+  weft forget 7mk2v9qhzt              as weft status -o wide names it
+  weft token revoke 31eff3976d31      else it may join again`,
+    action: async (session, args) => (await import("./forget.ts")).forget(session, args),
+  },
+  {
     name: "version",
     what: "what this executable is",
     options: [["-o, --output <FORMAT>", "text or json (text)"]],

@@ -71,6 +71,23 @@ test("a backup does not replace another unless told to", async () => {
   expect(readFileSync(file).equals(before)).toBe(false);
 });
 
+test("a proxy that is forgotten is gone, and may join again while its token is good", async () => {
+  const sidecar = await mesh.sidecar({ service: "cart", app: ["8080"], args: ["--health=none"] });
+  const instances = async () => (await mesh.weft("status", "-o", "name")).stdout.trim();
+  const first = await until("it is in the status", instances);
+  const [instance = ""] = /[a-z2-7]{10}$/.exec(first) ?? [];
+  const result = await mesh.weft("forget", instance);
+  expect([result.code, result.stdout]).toEqual([0, `${instance} forgotten\n`]);
+  const again = await until("it joined again", async () => {
+    const now = await instances();
+    return now !== "" && now !== first && now;
+  });
+  expect(again).not.toContain(instance);
+  sidecar.kill("SIGTERM");
+  await sidecar.exited;
+  expect((await mesh.weft("forget", instance)).stderr).toMatch(/no instance/);
+}, 30_000);
+
 test("a watch ends when its reader leaves", async () => {
   const child = mesh.spawn(["bash", "-c", `"${WEFT}" get -w | head -1`], {
     WEFT_DATA: mesh.data,
