@@ -115,7 +115,8 @@ async function openApi(port = 0): Promise<void> {
     if (path === "/v1/trust-bundle") return { bundle: authority.bundle };
     const body = (await request.json()) as never;
     const peer = env.peer?.uris[0] ?? "";
-    if (path === "/v1/join") return issuer.join(body);
+    const token = (request.headers.get("authorization") ?? "").replace("Bearer ", "");
+    if (path === "/v1/join") return issuer.join({ ...(body as object), token } as never);
     return path === "/v1/svid" ? issuer.renew(peer, body) : issuer.access(peer, body);
   };
   const app = {

@@ -47,9 +47,11 @@ afterAll(() => {
 });
 
 test("golden: a workload joins, renews and asks for access in these words", async () => {
-  const { token, ...body } = golden.join.request;
+  const token = "TOKEN";
   answer = () => Response.json(golden.join.answer);
-  expect(await join(url, credentials.bundle, token, body)).toEqual(golden.join.answer);
+  expect(await join(url, credentials.bundle, token, golden.join.request)).toEqual(
+    golden.join.answer,
+  );
   answer = () => Response.json(golden.svid.answer);
   expect(await renew(url, credentials, golden.svid.request)).toEqual(golden.svid.answer);
   answer = () => Response.json(golden.access.answer);
@@ -96,8 +98,8 @@ test("clocks that disagree are named, not the network", async () => {
       context: () => context,
       accept: (connection) => serveApp(connection, { fetch: () => Response.json({}) }),
     });
-    const { token, ...body } = golden.join.request;
-    const joined = join(`https://127.0.0.1:${served.port}`, authority.bundle, token, body);
+    const elsewhere = `https://127.0.0.1:${served.port}`;
+    const joined = join(elsewhere, authority.bundle, "TOKEN", golden.join.request);
     const failure = await joined.then(
       () => undefined,
       (error: unknown) => error,

@@ -75,7 +75,7 @@ export async function join(
   const answer = await call(`${url}/v1/join`, {
     tls: { ca: [...roots], serverName: CONTROL_SERVER_NAME },
     headers: { authorization: `Bearer ${token}` },
-    body: { ...body, token },
+    body,
   });
   return joinAnswer(url, answer);
 }

@@ -46,7 +46,7 @@ spec: { ports: [{ port: 80 }]${more} }
   const made = await api.ask("/v1/tokens", { body: { services: ["web"] } });
   const TOKEN = String(made.json["token"]);
   const NATSKEY = createNkey("user").publicKey;
-  const values = { CSR: createSvidRequest().csrPem, NATSKEY, TOKEN };
+  const values = { CSR: createSvidRequest().csrPem, NATSKEY };
   const joined = await api.ask(golden.join.path, {
     token: TOKEN,
     body: fill(golden.join.request, values),

@@ -169,7 +169,6 @@ export const IDENTITY_ROUTES: readonly Route[] = [
       serviceAccount: "string?",
       upstreams: "objects?",
       instance: "string?",
-      token: "string?",
     },
     handle: join,
   },
