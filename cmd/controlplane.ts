@@ -30,6 +30,7 @@ import { type BusLink, openBusLink } from "./controlplane/bus-link.ts";
 import { ApiDoor } from "./controlplane/door.ts";
 import { observe } from "./controlplane/metrics.ts";
 import { tidyUp } from "./controlplane/upkeep.ts";
+import { guard } from "./guard.ts";
 import type { ControlplaneOptions } from "./options.ts";
 
 /** Everything that was read from the data folder. */
@@ -52,6 +53,7 @@ export async function runControlplane(options: ControlplaneOptions): Promise<num
     write: (line) => writeAll(2, line),
     colour: process.stderr.isTTY === true && (process.env["NO_COLOR"] ?? "") === "",
   });
+  guard(log);
   await using opened = new AsyncDisposableStack();
   const ending = new Promise<string>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {

@@ -15,6 +15,7 @@ import { AccessLog } from "../src/telemetry/access-log.ts";
 import { createLogger, type Logger, type LogSink } from "../src/telemetry/log.ts";
 import { Metrics } from "../src/telemetry/metrics.ts";
 import { METRICS_CALLERS_MAX, proxyCallersMax, tellTurnedAway } from "./descriptors.ts";
+import { guard } from "./guard.ts";
 import type { ProxyOptions, WorkloadSpec } from "./options.ts";
 import { takeFolder, writeRunFile } from "./proxy/folder.ts";
 import { Member } from "./proxy/member.ts";
@@ -88,12 +89,6 @@ export async function runProxy(options: ProxyOptions): Promise<number> {
     await running.close();
     lock.release();
   }
-}
-
-/** One broken callback must not end everybody's traffic. */
-function guard(log: Logger): void {
-  process.on("uncaughtException", (error) => log.error("an error nobody caught", { error }));
-  process.on("unhandledRejection", (error) => log.error("a failure nobody awaited", { error }));
 }
 
 class ProxyProcess {

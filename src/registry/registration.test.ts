@@ -65,6 +65,25 @@ test("nothing that comes as a registration makes the reader throw", () => {
   }
 });
 
+test("texts with control characters do not reach an operator's terminal", () => {
+  const good = {
+    ...{ boot: "b", addr: "127.0.0.1", meshPort: 1, ports: {}, labels: {} as object },
+    ...{ locality: "", weight: 1, version: "1", schema: 1 },
+  };
+  expect(readRegistration(bytes(good))).not.toHaveProperty("wrong");
+  for (const bad of ["\u001b[2J", "a\nb", "\u0000", "\u009b31m", "\u007f", "\u202e"]) {
+    for (const field of ["boot", "locality", "version"]) {
+      expect(readRegistration(bytes({ ...good, [field]: bad }))).toHaveProperty("wrong");
+    }
+    for (const labels of [{ a: bad }, { [bad]: "a" }]) {
+      expect(readRegistration(bytes({ ...good, labels }))).toHaveProperty("wrong");
+    }
+    const refused = [{ key: "k", reason: `x${bad}y` }];
+    const reason = readAcknowledgement(bytes({ epoch: 1, rev: 1, refused }))?.refused[0]?.reason;
+    expect(reason).toBe(`x${bad.replace(/[\p{Cc}\p{Cf}]/gu, "?")}y`);
+  }
+});
+
 test("an acknowledgement keeps at most 20 reasons, each of bounded length", () => {
   const refused = Array.from({ length: 50 }, (_, n) => ({
     key: `k${n}`,

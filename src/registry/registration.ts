@@ -38,6 +38,9 @@ export interface Acknowledgement {
   readonly refused: readonly { readonly key: string; readonly reason: string }[];
 }
 
+/** Control and format characters. */
+const UNSEEN = /[\p{Cc}\p{Cf}]/u;
+const EVERY_UNSEEN = new RegExp(UNSEEN, "gu");
 const PORTS_MAX = 64;
 const LABELS_MAX = 64;
 const TEXT_MAX = 253;
@@ -95,7 +98,8 @@ export function readAcknowledgement(data: Uint8Array): Acknowledgement | undefin
   for (const item of Array.isArray(refused) ? (refused as readonly unknown[]) : []) {
     if (!isRecord(item) || list.length >= REFUSED_MAX) continue;
     const { key, reason } = item;
-    if (isText(key) && typeof reason === "string") list.push({ key, reason: reason.slice(0, 500) });
+    if (!isText(key) || typeof reason !== "string") continue;
+    list.push({ key, reason: reason.slice(0, 500).replace(EVERY_UNSEEN, "?") });
   }
   return { epoch, rev, refused: list };
 }
@@ -212,8 +216,9 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Short, and nothing in it moves a terminal's cursor or turns what is written beside it. */
 function isText(value: unknown): value is string {
-  return typeof value === "string" && value.length <= TEXT_MAX;
+  return typeof value === "string" && value.length <= TEXT_MAX && value.search(UNSEEN) < 0;
 }
 
 function isCount(value: unknown): value is number {
