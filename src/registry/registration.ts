@@ -137,9 +137,17 @@ export interface AddressFacts {
 export function mayRegister(addr: string, facts: AddressFacts): boolean {
   if (facts.cidr !== undefined) return inCidr(addr, facts.cidr);
   if (isLoopback(addr) || addr === facts.last) return true;
-  const { source } = facts;
-  if (source === undefined) return false;
-  return addr === source || (isLocal(source, facts.host) && facts.host.includes(addr));
+  if (facts.source === undefined) return false;
+  const source = plainAddress(facts.source);
+  const asked = plainAddress(addr);
+  return asked === source || (isLocal(source, facts.host) && facts.host.includes(asked));
+}
+
+/** An address as it is usually written: a listener on `::` sees 192.0.2.1 as ::ffff:192.0.2.1. */
+function plainAddress(address: string): string {
+  const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address) ?? [];
+  if (mapped !== undefined || isIP(address) !== 6) return mapped ?? address;
+  return new URL(`http://[${address.replace(/%.*$/, "")}]/`).hostname.slice(1, -1);
 }
 
 function isLocal(source: string, host: readonly string[]): boolean {
