@@ -50,6 +50,10 @@ export const REASONS: Readonly<Record<Reason, ReasonRow>> = {
   timeout: { status: 504, flag: "UT", grpc: 4 },
 };
 
+export function isReason(text: string): text is Reason {
+  return Object.hasOwn(REASONS, text);
+}
+
 /** Something happened to a request or a connection. */
 export class MeshError extends Error {
   readonly reason: Reason;

@@ -2,6 +2,7 @@
  * What the rest of the proxy sees of an HTTP message. Heads keep their original text: a header
  * block that nothing edits is copied, not rebuilt.
  */
+import type { Reason } from "../error.ts";
 
 /** Offsets of one header line within a head's text, the line's CRLF excluded. */
 export interface HeaderField {
@@ -48,8 +49,8 @@ export interface RequestHead extends MessageHead {
 export interface ResponseHead extends MessageHead {
   readonly status: number;
   readonly statusText: string;
-  /** `weft-reason` of a peer proxy; its line is among `cuts`. */
-  readonly reason: string | undefined;
+  /** `weft-reason` of a peer proxy, when it is one that is known; its line is among `cuts`. */
+  readonly reason: Reason | undefined;
   /** Seconds of `Keep-Alive: timeout=`; -1 = absent. */
   readonly keepAliveTimeout: number;
 }

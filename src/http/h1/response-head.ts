@@ -1,3 +1,4 @@
+import { isReason, type Reason } from "../../error.ts";
 import type { HeaderField, ResponseHead } from "../message.ts";
 import { CLASS, SP, VALUE } from "./chars.ts";
 import { FieldScan, findField, listFields, scanFields } from "./fields.ts";
@@ -16,7 +17,7 @@ class DecodedResponseHead implements ResponseHead {
   readonly keepAlive: boolean;
   readonly upgrade: string | undefined;
   readonly cuts: readonly number[];
-  readonly reason: string | undefined;
+  readonly reason: Reason | undefined;
   readonly keepAliveTimeout: number;
 
   constructor(text: string, line: StatusLine, scan: FieldScan, keepAlive: boolean) {
@@ -30,7 +31,7 @@ class DecodedResponseHead implements ResponseHead {
     this.keepAlive = keepAlive;
     this.upgrade = upgradeOf(text, line.minor, scan);
     this.cuts = scan.takeCuts();
-    this.reason = slice(text, scan.reasonStart, scan.reasonEnd);
+    this.reason = known(slice(text, scan.reasonStart, scan.reasonEnd));
     this.keepAliveTimeout = scan.keepAliveTimeout;
   }
 
@@ -41,6 +42,11 @@ class DecodedResponseHead implements ResponseHead {
   fields(): HeaderField[] {
     return listFields(this.text, this.fieldsStart);
   }
+}
+
+/** A reason becomes a label: whatever else a peer says must not. */
+function known(reason: string | undefined): Reason | undefined {
+  return reason !== undefined && isReason(reason) ? reason : undefined;
 }
 
 interface StatusLine {
