@@ -335,6 +335,7 @@ export class Agent {
       const level = planned ? "debug" : "info";
       log[level](up ? "linked to the bus" : "the bus is away; serving on", {
         url: membership.natsUrl,
+        ...(up ? {} : { why: link.lastError }),
       });
       if (up) this.#presence.wake();
       if (!planned) this.#renewal.linkChanged();

@@ -21,6 +21,10 @@ export function explainLink(error: unknown, at: string, external: boolean): Fail
   const code = codeOf(error);
   if (!external) return away("bus_away", `NATS at ${at} does not answer${because(text)}`, FIX_OWN);
   if (error instanceof ForeignServer) return foreignServer(error, at);
+  // Nobody answers who we are: servers do since 2.10.
+  if (code === "503") {
+    return away("bus_old", `NATS at ${at} is older than 2.10`, "upgrade it, or run another");
+  }
   if (/authorization|authentication|account|expired/i.test(`${code} ${text}`)) {
     const message = `NATS at ${at} does not accept this mesh's credentials`;
     return away("bus_denied", message, FIX_CONFIG);

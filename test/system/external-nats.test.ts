@@ -1,6 +1,7 @@
 /** A NATS that the operator runs: configured by what weft prints, wrong, gone, wiped and back. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fetchNats } from "../../scripts/fetch-nats.ts";
 import type { StatusAnswer } from "../../src/api/answers.ts";
@@ -17,9 +18,11 @@ import {
 import { type App, echo } from "../harness/servers.ts";
 
 const port = takePorts(1);
-const url = `nats://127.0.0.1:${port}`;
+const url = `tls://127.0.0.1:${port}`;
 /** A cluster's second server that is not there. */
-const absent = `nats://127.0.0.1:${takePorts(1)}`;
+const absent = `tls://127.0.0.1:${takePorts(1)}`;
+/** The server's certificate and key. */
+const own = mkdtempSync(join(tmpdir(), "weft-own-"));
 
 let mesh: TestMesh;
 let nats: Running;
@@ -27,9 +30,18 @@ let app: App;
 let web: Sidecar;
 let printed = "";
 
+/** What an operator's own CA would have signed. */
+async function certificate(folder: string): Promise<void> {
+  const subject = ["-subj", "/CN=nats", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const files = ["-keyout", join(folder, "own.key"), "-out", join(folder, "own.pem")];
+  expect((await run(["openssl", "req", "-x509", ...kind, ...files, ...subject])).code).toBe(0);
+}
+
 async function startNats(config: string): Promise<void> {
   const file = join(mesh.folder, "own-nats.conf");
-  writeFileSync(file, `host: 127.0.0.1\nport: ${port}\n${config}`);
+  const tls = `tls { cert_file: "${own}/own.pem", key_file: "${own}/own.key" }`;
+  writeFileSync(file, `host: 127.0.0.1\nport: ${port}\n${tls}\n${config}`);
   nats = mesh.spawn([fetchNats(), "-c", file]);
   await until("NATS listens", async () => {
     (await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } })).end();
@@ -44,7 +56,9 @@ async function endNats(): Promise<void> {
 
 beforeAll(async () => {
   app = echo("cart");
-  mesh = await TestMesh.start([`--nats-url=${absent},${url}`], async (made) => {
+  await certificate(own);
+  const ca = join(own, "own.pem");
+  mesh = await TestMesh.start([`--nats-url=${absent},${url}`, `--nats-ca=${ca}`], async (made) => {
     mesh = made;
     const config = await run([WEFT, "nats", "config", `--data=${made.data}`]);
     expect(config.stderr).toBe("");
@@ -61,6 +75,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await mesh?.stop();
+  rmSync(own, { recursive: true, force: true });
   app?.stop();
 });
 
