@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import addressing from "../../test/fixtures/contracts/addressing.json" with { type: "json" };
 import golden from "../../test/fixtures/contracts/documents.json" with { type: "json" };
 import { Failure } from "../error.ts";
 import type { RouteFacts } from "../route/match.ts";
@@ -223,4 +224,18 @@ test("golden: bodies of schema 1 mean this", () => {
   expect(http?.target.endpoints).toEqual(golden.documents["eps.default.cart.0"].endpoints);
   const own = compileSnapshot(documents, { ...SELF, service: "cart" }, { epoch: 1, rev: 1 });
   expect<unknown>(own.inbound).toEqual(golden.documents["in.default.cart"]);
+});
+
+test("golden: every spelling of a service means the same, and nothing else does", () => {
+  const { caller, service, same, outside } = addressing.authorities;
+  const snapshot = snapshotOf(["out.default.cart", out("cart", [port(80)])]);
+  for (const authority of same) {
+    const found = resolveAuthority(snapshot, authority, caller);
+    const target = found.kind === "service" ? found.port.target.key : found.kind;
+    expect([authority, target]).toEqual([authority, service]);
+  }
+  for (const authority of outside) {
+    const { kind } = resolveAuthority(snapshot, authority, caller);
+    expect([authority, kind]).toEqual([authority, "outside"]);
+  }
 });
