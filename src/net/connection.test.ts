@@ -1,4 +1,5 @@
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, expect, jest, test } from "bun:test";
+import { connect as connectRaw } from "node:net";
 import { callbackErrors } from "./boundary.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
 import { dial } from "./dial.ts";
@@ -149,4 +150,46 @@ test("a connect that never answers fails by its own timer", async () => {
   dial({ host: "192.0.2.1", port: 9, timeoutMs: 60 }, () => SILENT, failed.resolve);
   expect(await failed.promise).toBeInstanceOf(Error);
   expect(performance.now() - started).toBeLessThan(1000);
+});
+
+test("a close of which the peer takes nothing is given up, one that it reads slowly is not", async () => {
+  const ends: Promise<string>[] = [];
+  const opened: Connection[] = [];
+  const port = serve((c) => {
+    opened.push(c);
+    const { promise, resolve } = Promise.withResolvers<string>();
+    ends.push(promise);
+    return {
+      data() {},
+      end() {},
+      drain() {},
+      close: () => resolve("closed"),
+    };
+  });
+  const deaf = connectRaw(port, "127.0.0.1").pause();
+  const slow = connectRaw(port, "127.0.0.1").pause();
+  deaf.on("error", () => {});
+  while (opened.length < 2) await Bun.sleep(1);
+  jest.useFakeTimers();
+  try {
+    const bytes = Buffer.alloc(16 * 1024 * 1024);
+    for (const c of opened) {
+      c.write(bytes);
+      c.close();
+      expect(c.queuedBytes).toBeGreaterThan(0);
+    }
+    const [first, second] = opened.map((c) => c.queuedBytes);
+    const reader = opened.find((c) => c.remotePort === slow.localPort)!;
+    slow.resume();
+    while (reader.queuedBytes >= Math.min(first!, second!)) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    slow.pause();
+    jest.advanceTimersByTime(300_000);
+    expect(await ends[opened.findIndex((c) => c !== reader)]!).toBe("closed");
+    expect(reader.closed).toBe(false);
+  } finally {
+    jest.useRealTimers();
+    for (const socket of [deaf, slow]) socket.destroy();
+  }
 });

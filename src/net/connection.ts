@@ -36,6 +36,12 @@ export interface TlsPeer {
 /** How long a closed connection still reads what the peer had under way, milliseconds. */
 const LINGER_MS = 1000;
 
+/**
+ * How long a closed connection may hold bytes of which its peer takes none, milliseconds. A slow
+ * reader makes room in the kernel's buffer by megabytes, so this is no measure of a second.
+ */
+const UNREAD_MS = 300_000;
+
 /** Heads and bodies up to this size are joined here, so that a message costs one write. */
 const SCRATCH_BYTES = 128 * 1024;
 const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES) as Latin1Buffer;
@@ -78,6 +84,7 @@ export class Connection {
   #delivering = false;
   #held: Uint8Array[] | undefined;
   #heldEnd = false;
+  #unread: ReturnType<typeof setTimeout> | undefined;
   #linger: ReturnType<typeof setTimeout> | undefined;
 
   /** Only for this folder: `socket` uses `Connection.handlers` and carries this connection. */
@@ -177,8 +184,20 @@ export class Connection {
     this.#finish = "close";
     this.#held = undefined;
     if (this.#queued === 0) this.#flushed();
-    // A peer that takes nothing is not listened to either.
-    else this.pause();
+    else {
+      // A peer that takes nothing is not listened to either.
+      this.pause();
+      this.#awaitFlush();
+    }
+  }
+
+  /** Gives a peer up that takes nothing of what is left to send. */
+  #awaitFlush(): void {
+    const left = this.#queued;
+    this.#unread = setTimeout(() => {
+      if (this.#queued >= left) this.destroy();
+      else this.#awaitFlush();
+    }, UNREAD_MS);
   }
 
   /** Drops the queue and sends RST. */
@@ -234,6 +253,7 @@ export class Connection {
   }
 
   #flushed(): void {
+    clearTimeout(this.#unread);
     if (this.#finish === "close" && this.#peerEnded) {
       this.#socket.end();
       return;
@@ -306,6 +326,7 @@ export class Connection {
     if (error === undefined && this.#finish !== "close") this.#deliverHeld(true);
     this.#closed = true;
     clearTimeout(this.#linger);
+    clearTimeout(this.#unread);
     this.#queue = [];
     this.#queued = 0;
     this.#held = undefined;

@@ -1,15 +1,18 @@
-/** Opening connections, in plaintext or with TLS 1.3 that verifies chain and name. */
+/** Opening connections, in plaintext or with TLS that verifies chain and name. */
 import { countCallbackError } from "./boundary.ts";
 import { type BunHandlers, type BunTlsHandlers, bunConnect } from "./bun-socket.ts";
 import { Connection, type ConnectionHandler } from "./connection.ts";
+import { type OutsideCheck, objectionTo } from "./outside-tls.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
 
 export interface DialTls {
   readonly context: TlsContext;
-  /** Sent as SNI and verified against the peer's DNS names. */
+  /** Sent as SNI and, unless `outside` says otherwise, verified. "" = none is sent. */
   readonly serverName: string;
-  /** The one protocol offered; a peer that does not agree is refused. "" = none. */
+  /** The one protocol offered; a proxy of the mesh that does not agree is refused. "" = none. */
   readonly alpn: string;
+  /** Set where the server is no proxy of the mesh: it need not know about protocols. */
+  readonly outside?: OutsideCheck;
 }
 
 export interface DialOptions {
@@ -47,8 +50,8 @@ export function dial(
           socket: SECURE,
           tls: {
             secureContext: tls.context.native,
-            serverName: tls.serverName,
-            rejectUnauthorized: true,
+            ...(tls.serverName === "" ? {} : { serverName: tls.serverName }),
+            rejectUnauthorized: tls.outside === undefined,
             ...(tls.alpn === "" ? {} : { ALPNProtocols: wireOf(tls.alpn) }),
           },
         }),
@@ -94,7 +97,16 @@ const SECURE: BunTlsHandlers<Connection> = {
     if (!(c.handler instanceof Attempt)) return;
     const { tls } = c.handler.options;
     const peer = peerOf(socket, tls?.serverName ?? "");
-    if (!ok || !peer.authorized) {
+    if (tls?.outside !== undefined) {
+      const objection =
+        peer.alpn !== "" && peer.alpn !== tls.alpn
+          ? `it speaks ${peer.alpn}`
+          : objectionTo(socket, ok, error, tls.outside);
+      if (objection === undefined) {
+        c.secured(peer);
+        c.handler.succeed();
+      } else c.handler.fail(new Error(objection));
+    } else if (!ok || !peer.authorized) {
       c.handler.fail(error ?? new Error("the peer's certificate is not accepted"));
     } else if (tls !== undefined && tls.alpn !== peer.alpn) {
       c.handler.fail(new Error(`the peer does not speak ${tls.alpn}`));
@@ -154,10 +166,12 @@ class Attempt implements ConnectionHandler {
   }
 
   fail(error: Error): void {
-    this.#connection.destroy();
-    if (this.#settled) return;
+    const first = !this.#settled;
     this.#settled = true;
     clearTimeout(this.#timer);
+    // May call `close`, whose reason must not take the place of this one.
+    this.#connection.destroy();
+    if (!first) return;
     try {
       this.#failed(error);
     } catch (cause) {

@@ -219,3 +219,46 @@ test("cut off without a close_notify is an end", async () => {
   await tampered(server, (up) => up.end());
   expect(server.heard).toEqual(["data 5", "end", "close"]);
 });
+
+test("a dial past its time fails once, and leaves nothing behind", async () => {
+  let open = 0;
+  const relay = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    data: undefined as Socket | undefined,
+    socket: {
+      open: () => void open++,
+      // What it asked for comes, but too late.
+      async data(client, chunk) {
+        await Bun.sleep(150);
+        client.data ??= connect(server.port, "127.0.0.1").on(
+          "data",
+          (back) => void client.write(back),
+        );
+        client.data.on("error", () => {}).write(Buffer.from(chunk));
+      },
+      close(client) {
+        open--;
+        client.data?.destroy();
+      },
+    },
+  });
+  listeners.push(relay);
+  const server = echo();
+  const tls = { context: shop, serverName: SNI, alpn: "http/1.1" };
+  const heard: string[] = [];
+  const nobody = { data() {}, end() {}, drain() {}, close() {} };
+  dial(
+    { host: "127.0.0.1", port: relay.port, tls, timeoutMs: 100 },
+    () => {
+      heard.push("opened");
+      return nobody;
+    },
+    (error) => void heard.push(error.message),
+  );
+  await eventually("it failed", () => heard.length > 0);
+  await eventually("it is closed", () => open === 0);
+  await Bun.sleep(200);
+  expect(heard).toEqual(["no connection within 100 ms"]);
+  await eventually("the server is rid of it", () => server.admission.open === 0);
+});

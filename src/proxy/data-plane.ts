@@ -23,6 +23,8 @@ export interface DataPlaneOptions {
   readonly callersMax?: number;
   /** weft's own ports on this host: no caller reaches them through a proxy. */
   readonly ownPorts: ReadonlySet<number>;
+  /** How long what connections count as a second is; absent: a second. */
+  readonly tickMs?: number;
   /** Name resolution for hosts outside of the mesh; absent: the system's. */
   readonly lookup?: (host: string) => Promise<readonly string[]>;
 }
@@ -93,7 +95,7 @@ export class DataPlane {
           value: refused,
         })),
     );
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#timer = setInterval(() => this.#tick(), o.tickMs ?? TICK_MS);
     this.#timer.unref();
   }
 

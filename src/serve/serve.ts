@@ -70,6 +70,8 @@ class ServedConnection implements ConnectionHandler, Outlet {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timing: "head" | "idle" | "body" | "write" | undefined;
   #resumeWrite: (() => void) | undefined;
+  /** When the wait for a slow client began. */
+  #unsent = 0;
   #peerEnded = false;
   #gone = false;
 
@@ -336,6 +338,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
     clearTimeout(this.#timer);
     this.#timing = timing;
     if (timing === undefined) return;
+    if (timing === "write") this.#unsent = this.#c.queuedBytes;
     const { headTimeoutMs, idleTimeoutMs } = this.#limits;
     const delayMs = timing === "head" ? headTimeoutMs : idleTimeoutMs;
     this.#timer = setTimeout(() => this.#expired(timing), delayMs);
@@ -343,7 +346,9 @@ class ServedConnection implements ConnectionHandler, Outlet {
 
   #expired(timing: "head" | "idle" | "body" | "write"): void {
     if (timing === "write") {
-      this.#c.destroy();
+      // Slow is not still: only a client that took nothing is given up.
+      if (this.#c.queuedBytes >= this.#unsent) this.#c.destroy();
+      else this.#time("write");
     } else if (timing === "idle" || (timing === "head" && this.#decoder.buffered === 0)) {
       this.#leave();
       this.#c.close();
