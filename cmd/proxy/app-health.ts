@@ -13,6 +13,8 @@ export interface AppHealthOptions {
   readonly probe: HealthProbe;
   /** Hears of every change. */
   readonly changed: (health: AppHealth) => void;
+  /** Hears once what is wrong when it has not been well for two seconds from the start. */
+  readonly late: (detail: string) => void;
 }
 
 /** While it is not well, so that a start is noticed at once. */
@@ -21,11 +23,13 @@ const WELL_INTERVAL_MS = 2_000;
 const TIMEOUT_MS = 1_000;
 /** One slow answer is not an illness. */
 const FAILURES_TO_FALL = 2;
+const FAILURES_TO_BE_LATE = 10;
 
 export class AppProbe {
   readonly #options: AppHealthOptions;
   #health: AppHealth;
   #failures = 0;
+  #wasWell = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
 
@@ -52,6 +56,8 @@ export class AppProbe {
     if (this.#stopped) return;
     this.#failures = wrong === undefined ? 0 : this.#failures + 1;
     const before = this.#health;
+    if (wrong === undefined) this.#wasWell = true;
+    else if (!this.#wasWell && this.#failures === FAILURES_TO_BE_LATE) this.#options.late(wrong);
     if (wrong === undefined) this.#health = { ok: true, detail: "answers" };
     else if (!before.ok || this.#failures >= FAILURES_TO_FALL) {
       this.#health = { ok: false, detail: wrong };

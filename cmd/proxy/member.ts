@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import type { ReadyCheck } from "../../src/admin/admin.ts";
 import { Agent } from "../../src/agent/agent.ts";
+import type { PresentPort } from "../../src/agent/presence.ts";
 import type { Svid } from "../../src/identity/svid.ts";
 import type { DocumentSet, RefusedKey } from "../../src/snapshot/assemble.ts";
 import { compileSnapshot } from "../../src/snapshot/compile.ts";
@@ -79,6 +80,10 @@ export class Member {
         this.#log[ok ? "info" : "warn"](`application ${detail}`);
         this.agent.health(ok, 0);
         this.#registerIfReady();
+      },
+      late: (detail) => {
+        const fix = "start it, or correct --app; no one is sent here before it answers";
+        this.#log.warn(`the application is not there: ${detail}`, { fix });
       },
     });
     this.#registerIfReady();
@@ -167,12 +172,10 @@ export class Member {
     const { advertise, bind, version } = this.#options;
     const addr = advertise ?? (await this.#sourceAddress(bind));
     if (this.#leaving) return;
-    const ports: Record<string, { readonly app: number; readonly protocol: string }> = {};
-    for (const { servicePort, port, protocol } of spec.app) {
-      ports[servicePort] = {
-        app: port,
-        protocol: protocol ?? (spec.app.length === 1 ? "http" : "tcp"),
-      };
+    const ports: Record<string, PresentPort> = {};
+    for (const { servicePort, port: app, protocol } of spec.app) {
+      const undeclared = { app, protocol: "tcp", detect: true } as const;
+      ports[servicePort] = protocol === undefined ? undeclared : { app, protocol };
     }
     this.agent.register({
       ...at,

@@ -51,14 +51,19 @@ test("an application is well while it accepts, and not before or after", async (
   const { port } = bind(0);
   open.splice(0)[0]?.closeAll();
   const app = [{ servicePort: 80, host: "127.0.0.1", port }];
-  const probe = new AppProbe({ app, probe: "tcp", changed: (it) => changes.push(it) });
-  await Bun.sleep(50);
-  expect(probe.value).toEqual({ ok: false, detail: `127.0.0.1:${port} refuses` });
+  const late: string[] = [];
+  const probe = new AppProbe({
+    ...{ app, probe: "tcp", changed: (it) => changes.push(it), late: (it) => late.push(it) },
+  });
+  const refuses = `127.0.0.1:${port} refuses`;
+  for (let n = 0; n < 400 && late.length === 0; n++) await Bun.sleep(10);
+  expect(probe.value).toEqual({ ok: false, detail: refuses });
   bind(port);
   expect(await health(probe, true)).toBe("answers");
   open.splice(0)[0]?.closeAll();
   expect(await health(probe, false)).toBe(`127.0.0.1:${port} refuses`);
   expect(changes.map(({ ok }) => ok)).toEqual([true, false]);
+  expect(late).toEqual([refuses]);
   probe.stop();
 }, 10_000);
 
@@ -68,7 +73,7 @@ test("a health path counts by its status", async () => {
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   const { port } = server.address() as AddressInfo;
   const app = [{ servicePort: 80, host: "127.0.0.1", port }];
-  const probe = new AppProbe({ app, probe: "/health", changed: () => {} });
+  const probe = new AppProbe({ app, probe: "/health", changed: () => {}, late: () => {} });
   await Bun.sleep(50);
   expect(probe.value.detail).toBe(`GET http://127.0.0.1:${port}/health gives 503`);
   status = 204;
@@ -79,6 +84,10 @@ test("a health path counts by its status", async () => {
 
 test("without ports or without a probe there is nothing to wait for", () => {
   const app = [{ servicePort: 80, host: "127.0.0.1", port: 1 }];
-  expect(new AppProbe({ app, probe: "none", changed: () => {} }).value.ok).toBe(true);
-  expect(new AppProbe({ app: [], probe: "tcp", changed: () => {} }).value.ok).toBe(true);
+  expect(new AppProbe({ app, probe: "none", changed: () => {}, late: () => {} }).value.ok).toBe(
+    true,
+  );
+  expect(new AppProbe({ app: [], probe: "tcp", changed: () => {}, late: () => {} }).value.ok).toBe(
+    true,
+  );
 });
