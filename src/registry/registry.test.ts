@@ -126,6 +126,14 @@ test("a registration becomes an endpoint under the identity of its join", async 
   expect(services[0]?.ports).toEqual([{ port: 80, protocol: "http" }]);
 });
 
+test("a port registered without a protocol is declared without one", async () => {
+  const cart = await member("cart", "cart000001");
+  const ports = { "80": { app: 8080, protocol: "tcp", detect: true } };
+  await cart.call("register", { ...registration, ports });
+  expect(services[0]?.ports).toEqual([{ port: 80 }]);
+  expect(registry.endpoints()[0]?.ports).toEqual({ "80": 8080 });
+});
+
 test("leaving is answered after the removal is published, and only the same start may leave", async () => {
   const cart = await member("cart", "cart000001");
   await cart.call("register", registration);
@@ -333,6 +341,26 @@ test("a workload that asks without pause is held off, and others are not", async
   expect(codeOf(await web.call("register", registration))).toBeUndefined();
   await pass(10_000);
   expect(codeOf(await cart.call("renew", { boot: "b29" }))).toBeUndefined();
+});
+
+test("a flood of requests and acknowledgements is neither answered nor read", async () => {
+  const cart = await member("cart", "cart000016");
+  const wait = await Promise.all(
+    Array.from({ length: 70 }, () => cart.call("renew", { boot: "b" }).catch(() => "silence")),
+  );
+  expect(wait.filter((answer) => answer === "silence")).toHaveLength(10);
+  const ack = (rev: number) =>
+    cart.bus.publish(
+      "weft.ack.default.cart.cart000016",
+      Buffer.from(JSON.stringify({ epoch: 1, rev, refused: [] })),
+    );
+  for (let rev = 1; rev <= 150; rev++) ack(rev);
+  await Bun.sleep(100);
+  expect(registry.acks.get("cart000016")?.rev).toBe(100);
+  await pass(10_000);
+  ack(151);
+  await Bun.sleep(100);
+  expect(registry.acks.get("cart000016")?.rev).toBe(151);
 });
 
 test("metrics are listed only where the workload is", async () => {

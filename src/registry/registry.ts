@@ -45,7 +45,8 @@ import {
 export interface RegisteredService {
   readonly namespace: string;
   readonly service: string;
-  readonly ports: readonly { readonly port: number; readonly protocol: string }[];
+  /** `protocol`: absent where none is declared. */
+  readonly ports: readonly { readonly port: number; readonly protocol?: string }[];
 }
 
 export interface RegistryOptions {
@@ -85,6 +86,8 @@ const TOUCH_MS = 10_000;
 /** What one workload may ask: a proxy renews every 4 s, and when its application's health changes. */
 const ASKS_MAX = 30;
 const ASKS_MS = 10_000;
+/** A proxy acknowledges at most every 250 ms; what is dropped is said again with the next head. */
+const ACKS_MAX = 100;
 /** Changes within this time are one publication. */
 const COALESCE_MS = 10;
 
@@ -104,6 +107,9 @@ export class Registry {
   #answeredAt: number;
   #probing = false;
   readonly #allowance = new Allowance(ASKS_MAX, ASKS_MS);
+  /** Beyond the allowance this many are told so; the rest gets no answer, which costs nothing. */
+  readonly #refusalAllowance = new Allowance(ASKS_MAX, ASKS_MS);
+  readonly #ackAllowance = new Allowance(ACKS_MAX, ASKS_MS);
   #touchedAt: number;
   #publishing: Promise<void> | undefined;
   readonly #stops: (() => void)[] = [];
@@ -130,18 +136,19 @@ export class Registry {
     ) =>
       bus.reply(`${prefix}>`, async (subject, data) => {
         const sender = senderOf(subject, prefix);
-        if (sender === undefined) return undefined;
-        return Buffer.from(JSON.stringify(await this.#answer(sender, data, act)));
+        const reply = sender && (await this.#answer(sender, data, act));
+        return reply && Buffer.from(JSON.stringify(reply));
       });
     this.#stops.push(
       answer("weft.rpc.register.", (sender, data) => this.#register(sender, data)),
       answer("weft.rpc.renew.", (sender, data) => this.#renew(sender, data)),
       answer("weft.rpc.deregister.", (sender, data) => this.#deregister(sender, data)),
       bus.subscribe("weft.ack.>", (subject, data) => {
-        const sender = senderOf(subject, "weft.ack.");
+        const { instance } = senderOf(subject, "weft.ack.") ?? {};
+        const { clock, now } = this.#options;
+        if (instance === undefined || !this.#ackAllowance.take(instance, clock())) return;
         const ack = readAcknowledgement(data);
-        if (sender === undefined || ack === undefined) return;
-        this.acks.record(sender.instance, ack, this.#options.now());
+        if (ack !== undefined) this.acks.record(instance, ack, now());
       }),
       bus.status.subscribe((status) => {
         if (status === "up") this.#freeze();
@@ -299,9 +306,13 @@ export class Registry {
     sender: Sender,
     data: Uint8Array,
     act: (sender: Sender, data: Uint8Array) => Reply | Promise<Reply>,
-  ): Promise<Reply> {
+  ): Promise<Reply | undefined> {
     try {
-      if (!this.#allowance.take(sender.instance, this.#options.clock())) throw tooOften();
+      const now = this.#options.clock();
+      if (!this.#allowance.take(sender.instance, now)) {
+        if (!this.#refusalAllowance.take(sender.instance, now)) return undefined;
+        throw tooOften();
+      }
       return await act(sender, data);
     } catch (error) {
       const known = error instanceof Failure;
@@ -323,10 +334,10 @@ export class Registry {
     this.#checkAddress(row, asked.addr);
     const registration = this.#withOwnMetrics(row, asked);
     checkPorts(registration);
-    const ports = Object.entries(registration.ports).map(([port, { protocol }]) => ({
-      port: Number(port),
-      protocol,
-    }));
+    const ports = Object.entries(registration.ports).map(([text, { protocol, detect }]) => {
+      const port = Number(text);
+      return detect === true ? { port } : { port, protocol };
+    });
     if (ports.length > 0) ensureService({ ...sender, ports });
     const before = this.#members.get(sender.instance);
     const shard = before?.shard ?? this.#freeShard(serviceOf(row));
