@@ -7,13 +7,21 @@ export interface PresenceFacts {
   readonly boot: string;
   readonly addr: string;
   readonly meshPort: number;
-  readonly ports: Readonly<Record<string, { readonly app: number; readonly protocol: string }>>;
+  readonly ports: Readonly<Record<string, PresentPort>>;
   readonly labels: Readonly<Record<string, string>>;
   readonly locality: string;
   readonly weight: number;
   readonly version: string;
   readonly schema: number;
   readonly metrics?: string;
+}
+
+export interface PresentPort {
+  /** Port of the application. */
+  readonly app: number;
+  readonly protocol: string;
+  /** None was declared: `protocol` is for control planes that do not know of this field. */
+  readonly detect?: boolean;
 }
 
 const RENEW_MS = 4_000;

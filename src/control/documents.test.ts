@@ -75,9 +75,9 @@ test("a service has three kinds of documents, and the mesh one", () => {
     pathNormalization: "DECODE_AND_MERGE_SLASHES",
   });
   const out = body<OutDocument>(desired, "out.default.cart");
-  expect(out.ports.map(({ port, protocol }) => [port, protocol])).toEqual([
-    [80, "tcp"],
-    [81, "tcp"],
+  expect(out.ports.map(({ port, protocol, detect }) => [port, protocol, detect])).toEqual([
+    [80, "tcp", true],
+    [81, "tcp", undefined],
   ]);
   expect(out.ports[0]?.policy).toEqual(DEFAULT_POLICY);
   expect(body<InDocument>(desired, "in.default.cart").ports).toHaveLength(2);
@@ -88,9 +88,9 @@ test("an undeclared port that a route governs or leads to carries HTTP", () => {
   const rules = "[{ backendRefs: [{ name: other, port: 9 }] }]";
   const desired = compileDocuments(resourcesOf(text + route("r", rules)), [], MESH);
   const cart = body<OutDocument>(desired, "out.default.cart");
-  expect(cart.ports.map((port) => [port.protocol, port.routes !== undefined])).toEqual([
-    ["http", true],
-    ["tcp", false],
+  expect(cart.ports.map((p) => [p.protocol, p.routes !== undefined, p.detect])).toEqual([
+    ["http", true, undefined],
+    ["tcp", false, undefined],
   ]);
   expect(body<OutDocument>(desired, "out.default.other").ports[0]?.protocol).toBe("http");
 });

@@ -186,11 +186,12 @@ function serviceDocuments(
   const ports = service.spec.ports.map((declared): OutPort => {
     const { port } = declared;
     const routes = routeTable(context, service, port);
-    // An undeclared port is HTTP where a route says so, and opaque otherwise.
+    // An undeclared port is HTTP where a route says so; otherwise callers find out.
     const http = routes !== undefined || catalogue.routedPorts.has(`${key}:${port}`);
     return {
       port,
       protocol: declared.protocol ?? (http ? "http" : "tcp"),
+      ...(declared.protocol === undefined && !http ? { detect: true as const } : {}),
       policy: policyOf(catalogue.mesh?.spec.defaults, policies, port),
       ...(routes === undefined ? {} : { routes }),
     };
@@ -208,7 +209,10 @@ function serviceDocuments(
   const inbound: InDocument = {
     namespace,
     service: name,
-    ports: ports.map(({ port, protocol }) => ({ port, protocol })),
+    ports: ports.map(({ port, protocol, detect }) => ({
+      ...{ port, protocol },
+      ...(detect === undefined ? {} : { detect }),
+    })),
   };
   return [
     { key: `out.${namespace}.${name}`, body: out },

@@ -24,6 +24,8 @@ export interface RegisteredPort {
   /** Port of the application. */
   readonly app: number;
   readonly protocol: Protocol;
+  /** None was declared: `protocol` is for control planes that do not know of this field. */
+  readonly detect?: true;
 }
 
 export interface Renewal {
@@ -207,7 +209,8 @@ function readPorts(value: unknown): Record<string, RegisteredPort> | undefined {
     if (!isPort(app) || typeof protocol !== "string" || !PROTOCOLS.includes(protocol)) {
       return undefined;
     }
-    ports[port] = { app, protocol: protocol as Protocol };
+    const known = { app, protocol: protocol as Protocol };
+    ports[port] = entry["detect"] === true ? { ...known, detect: true } : known;
   }
   return ports;
 }

@@ -131,6 +131,7 @@ function compilePort(context: Context, source: Source, port: OutPort): UpstreamP
     service: source.out.service,
     port: port.port,
     protocol: port.protocol,
+    detect: port.detect === true,
     policy: port.policy,
     target,
     matches: matches === undefined ? undefined : compileMatches(matches, rules),

@@ -36,6 +36,11 @@ export interface OutDocument {
 export interface OutPort {
   readonly port: number;
   readonly protocol: Protocol;
+  /**
+   * Nobody has declared a protocol: a caller's first bytes, or the service's, tell. `protocol` is
+   * what callers go by that cannot find out.
+   */
+  readonly detect?: true;
   readonly policy: TrafficPolicyDocument;
   /** Set on HTTP ports that a route governs; absent = everything goes to the service itself. */
   readonly routes?: RouteTable;
@@ -63,6 +68,19 @@ export interface TrafficPolicyDocument {
   };
   readonly maxConnections: number;
   readonly maxPending: number;
+  /** Begun towards endpoints without a proxy, which are dialled in plaintext where it is absent. */
+  readonly tls?: TlsDocument;
+}
+
+export interface TlsDocument {
+  /** Server name sent; absent = the endpoint's address where that is a host name. */
+  readonly sni?: string;
+  /** Certificates to trust, PEM; absent = those the proxy's host trusts. */
+  readonly ca?: string;
+  /** Host names or addresses, one of which the certificate must carry; [] = the server name. */
+  readonly names: readonly string[];
+  /** False: anybody may answer. */
+  readonly verify: boolean;
 }
 
 export type RetryCondition = "connect_failure" | "refused_stream" | "app_unreachable" | "reset";
@@ -131,7 +149,14 @@ export interface RedirectDocument {
 export interface InDocument {
   readonly namespace: string;
   readonly service: string;
-  readonly ports: readonly { readonly port: number; readonly protocol: Protocol }[];
+  readonly ports: readonly InPort[];
+}
+
+export interface InPort {
+  readonly port: number;
+  readonly protocol: Protocol;
+  /** As in `OutPort`: callers may come with any protocol. */
+  readonly detect?: true;
 }
 
 /** `eps.<ns>.<svc>.<shard>`: at most 50 endpoints. */

@@ -38,6 +38,8 @@ export interface UpstreamPort {
   readonly service: string;
   readonly port: number;
   readonly protocol: Protocol;
+  /** No protocol is declared: what callers speak is found out. */
+  readonly detect: boolean;
   readonly policy: TrafficPolicyDocument;
   /** The service itself, without any route: what opaque TCP uses. */
   readonly target: Target;
