@@ -322,6 +322,8 @@ test("an application that was ill is still ill to the next control plane", async
   registry = open();
   expect(registry.workloads()).toMatchObject([{ instance: "cart000011", state: "failing" }]);
   expect(registry.endpoints()).toEqual([]);
+  // Its answer comes behind the new subscriptions.
+  await registry.probe();
   await cart.call("renew", { boot: "b1", health: "ok", inflight: 0 });
   registry.close();
   registry = open();
