@@ -1,6 +1,7 @@
 /** The control plane's side of what workloads and the command line ask over HTTPS. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { X509Certificate } from "node:crypto";
+import applies from "../../test/fixtures/contracts/apply.json" with { type: "json" };
 import golden from "../../test/fixtures/contracts/membership.json" with { type: "json" };
 import names from "../../test/fixtures/contracts/names.json" with { type: "json" };
 import problems from "../../test/fixtures/contracts/problems.json" with { type: "json" };
@@ -14,6 +15,11 @@ beforeAll(async () => {
   api = await startApi();
 });
 afterAll(() => api.close());
+
+test.each(applies.steps)("golden: an apply of $name", async (step) => {
+  const { status, json } = await api.ask("/v1/apply", { body: step.request });
+  expect<unknown>([status, json]).toEqual([200, step.answer]);
+});
 
 /** Texts become their beginning, numbers 0: what the same answer of another mesh shares. */
 function shapeOf(value: unknown): unknown {
