@@ -29,7 +29,7 @@ export interface BunTlsSocket<Data> extends BunSocket<Data> {
   /** False when none was agreed. */
   readonly alpnProtocol: string | false | null;
   getServername(): string | undefined;
-  getPeerCertificate(): { readonly subjectaltname?: string } | undefined;
+  getPeerCertificate(): { readonly subjectaltname?: string; readonly raw?: Buffer } | undefined;
   isSessionReused(): boolean;
 }
 

@@ -1,4 +1,4 @@
-/** Certificates and protocol names as the sockets want them. TLS 1.3 only. */
+/** Certificates and protocol names as the sockets want them. Inside the mesh TLS 1.3 only. */
 import { createSecureContext } from "node:tls";
 import type { BunTlsSocket, NativeContext } from "./bun-socket.ts";
 import type { TlsPeer } from "./connection.ts";
