@@ -15,6 +15,23 @@ export function countCallbackError(site: string, error: unknown): void {
   }
 }
 
+/**
+ * Runs a callback that no socket called (a timer, an answer that took time): an exception is
+ * counted and costs `connection`.
+ */
+export function guarded(
+  site: string,
+  connection: { destroy(): void } | undefined,
+  run: () => void,
+): void {
+  try {
+    run();
+  } catch (error) {
+    countCallbackError(site, error);
+    connection?.destroy();
+  }
+}
+
 /** Exceptions caught so far, by site. */
 export function callbackErrors(): ReadonlyMap<string, number> {
   return counts;

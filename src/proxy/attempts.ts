@@ -10,6 +10,8 @@
  */
 import type { Reason } from "../error.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
+import { guarded } from "../net/boundary.ts";
+import type { Connection } from "../net/connection.ts";
 import type { Waiter } from "../upstream/destination.ts";
 import type { ConnectUser, Endpoint } from "../upstream/endpoint.ts";
 import type { ClientUser, HttpClient } from "../upstream/http-client.ts";
@@ -23,6 +25,8 @@ import type { Side } from "./side.ts";
 /** The request that is being sent, and who hears how it goes. */
 export interface Sender {
   readonly head: RequestHead;
+  /** What an exception in a callback costs. */
+  readonly downstream: Connection;
   /** Its body has been received to the end. */
   readonly requestEnded: boolean;
   /** Raw lines after a chunked body. */
@@ -131,8 +135,15 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
 
   onTurn(): void {
     this.#allowance.arrived();
-    this.#attempt();
-    this.#sender.proceed();
+    // It is somebody else's end that gives the turn.
+    this.#guarded("turn", () => {
+      this.#attempt();
+      this.#sender.proceed();
+    });
+  }
+
+  #guarded(site: string, run: () => void): void {
+    guarded(site, this.#sender.downstream, run);
   }
 
   #attempt(): void {
@@ -166,14 +177,18 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
       client.endpoint.put(client, this.#side.state.now(), idleMs);
       return;
     }
-    this.#use(client);
-    this.#sender.proceed();
+    this.#guarded("connected", () => {
+      this.#use(client);
+      this.#sender.proceed();
+    });
   }
 
   onConnectFailed(error: Error, ticket: number): void {
     if (ticket !== this.#ticket || this.#phase !== "connecting") return;
     const reason = this.#side.direction === "inbound" ? "app_unreachable" : "connect_failed";
-    this.fail(reason, "connect", `cannot reach ${this.#endpoint?.name}: ${error.message}`);
+    this.#guarded("unconnected", () => {
+      this.fail(reason, "connect", `cannot reach ${this.#endpoint?.name}: ${error.message}`);
+    });
   }
 
   #use(client: HttpClient): void {
@@ -335,7 +350,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   // ---- failures --------------------------------------------------------------------------------
 
   #timedOut(timeoutMs: number): void {
-    if (!this.#accepted) this.fail("timeout", "timeout", `no answer within ${timeoutMs} ms`);
+    if (this.#accepted) return;
+    this.#guarded("try timer", () => {
+      this.fail("timeout", "timeout", `no answer within ${timeoutMs} ms`);
+    });
   }
 
   /** The attempt under way is over: another one, or none. */
@@ -364,11 +382,12 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     }
     const backoffMs = this.#to?.destination?.target.policy.retries.backoffMs ?? 0;
     const delayMs = retryDelayMs(this.#count, backoffMs, random);
-    this.#retryTimer = setTimeout(() => {
+    const again = () => {
       if (this.#phase !== "retrying") return;
       this.#attempt();
       this.#sender.proceed();
-    }, delayMs);
+    };
+    this.#retryTimer = setTimeout(() => this.#guarded("retry", again), delayMs);
   }
 
   /** Ends the attempt under way and closes its connection. */

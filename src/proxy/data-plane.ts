@@ -1,7 +1,7 @@
 /** The data plane of one process: its local workloads, their listeners, and the mesh port. */
 import { lookup } from "node:dns/promises";
 import { Admission } from "../net/admission.ts";
-import { callbackErrors } from "../net/boundary.ts";
+import { callbackErrors, guarded } from "../net/boundary.ts";
 import type { Listener } from "../net/listen.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import { Golden } from "../telemetry/golden.ts";
@@ -187,8 +187,10 @@ export class DataPlane {
   }
 
   #tick(): void {
-    for (const one of this.#state.open) one.tick();
-    for (const local of this.#workloads) local.sweep();
+    for (const one of this.#state.open) {
+      guarded("tick", { destroy: () => one.shut(true) }, () => one.tick());
+    }
+    for (const local of this.#workloads) guarded("sweep", undefined, () => local.sweep());
   }
 }
 

@@ -12,6 +12,7 @@ import { RequestDecoder } from "../http/h1/decode.ts";
 import type { H1Error } from "../http/h1/malformed.ts";
 import { retarget } from "../http/h1/request-head.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
+import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { CompiledEdit } from "../route/headers.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
@@ -126,14 +127,14 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   }
 
   close(): void {
-    if (this.#phase === "deciding" || this.#phase === "forwarding") {
-      this.#attempts.drop();
-      this.#attempts.leave();
-      this.#record(CALLER_GONE, "");
-    }
+    const under = this.#phase === "deciding" || this.#phase === "forwarding";
     this.#phase = "closed";
-    this.#clearTimer();
     this.#side.state.open.delete(this);
+    this.#clearTimer();
+    if (!under) return;
+    this.#attempts.drop();
+    this.#attempts.leave();
+    this.#record(CALLER_GONE, "");
   }
 
   tick(): void {
@@ -252,7 +253,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#to = to;
     const timeoutMs = to.rule?.requestTimeoutMs ?? 0;
     if (timeoutMs > 0) {
-      this.#requestTimer = setTimeout(() => this.#timedOut(timeoutMs), timeoutMs);
+      const over = () => this.#timedOut(timeoutMs);
+      this.#requestTimer = setTimeout(() => guarded("timer", this.downstream, over), timeoutMs);
     }
     this.#phase = "forwarding";
     this.#attempts.begin(to);

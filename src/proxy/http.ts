@@ -3,6 +3,7 @@
  * these functions. How its bytes get there and back is Exchange's business.
  */
 
+import { guarded } from "../net/boundary.ts";
 import { DEFAULT_LEVEL, normalizeTarget, type PathNormalization } from "../route/normalize.ts";
 import { redirectLocation } from "../route/redirect.ts";
 import { type Resolution, splitAuthority } from "../snapshot/authority.ts";
@@ -149,12 +150,12 @@ function beginUnresolved(
     case "unknown": {
       const { namespace, service, certain, host, port } = found;
       side.local.learn(namespace, service, (known) => {
-        if (!exchange.deciding) return;
-        if (known) beginOutbound(exchange, side);
-        else if (certain)
-          exchange.answer("no_route", `no service is called ${namespace}/${service}`);
-        else beginOutside(exchange, side, host, port);
-        exchange.proceed();
+        later(exchange, () => {
+          if (known) beginOutbound(exchange, side);
+          else if (certain)
+            exchange.answer("no_route", `no service is called ${namespace}/${service}`);
+          else beginOutside(exchange, side, host, port);
+        });
       });
       return;
     }
@@ -174,17 +175,28 @@ function beginOutside(
     return;
   }
   side.outside.find(host, port ?? 80).then((found) => {
-    if (!exchange.deciding) return;
-    if (found.kind === "refused") exchange.answer("no_route", found.why);
-    else {
-      const destination = side.local.upstreams.destination(found.target);
-      if (exchange.head.method === "CONNECT") connectTunnel(exchange, side, destination);
-      else {
-        const { connectTimeoutMs, idleTimeoutMs } = found.target.policy;
-        const open = { endpoint: undefined, rule: undefined, backend: undefined, prefix: "" };
-        exchange.forward({ destination, ...open, connectTimeoutMs, idleTimeoutMs });
+    later(exchange, () => {
+      if (found.kind === "refused") {
+        exchange.answer("no_route", found.why);
+        return;
       }
-    }
+      const destination = side.local.upstreams.destination(found.target);
+      if (exchange.head.method === "CONNECT") {
+        connectTunnel(exchange, side, destination);
+        return;
+      }
+      const { connectTimeoutMs, idleTimeoutMs } = found.target.policy;
+      const open = { endpoint: undefined, rule: undefined, backend: undefined, prefix: "" };
+      exchange.forward({ destination, ...open, connectTimeoutMs, idleTimeoutMs });
+    });
+  });
+}
+
+/** Comes back to a request whose decision took time, unless its caller is gone. */
+function later(exchange: Exchange, decide: () => void): void {
+  if (!exchange.deciding) return;
+  guarded("decision", exchange.downstream, () => {
+    decide();
     exchange.proceed();
   });
 }

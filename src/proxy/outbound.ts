@@ -1,9 +1,11 @@
 /** Where local applications reach the mesh: loopback listeners, each speaking for one workload. */
 import { REASONS } from "../error.ts";
 import { H1_LIMITS } from "../http/h1/limits.ts";
+import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
+import { acceptUndeclared } from "./detect.ts";
 import { Exchange } from "./exchange.ts";
 import { ownAnswer } from "./heads.ts";
 import { beginOutbound, type Outbound } from "./http.ts";
@@ -63,7 +65,7 @@ export function listenOutbound(side: OutboundSide, host: string, port: number): 
   return listen({ host, port, admission, full: FULL, accept: (c) => acceptHttp(c, side) });
 }
 
-/** A port that leads to one service: HTTP where the service speaks it, else opaque TCP. */
+/** A port that leads to one service: HTTP where the service speaks it, opaque TCP, or found out. */
 export function listenUpstream(
   side: OutboundSide,
   authority: string,
@@ -91,11 +93,18 @@ function acceptUpstream(
   const found = side.local.view?.authorities.resolve(authority);
   if (found?.kind === "service") {
     if (found.port.protocol === "http") return acceptHttp(c, side);
-    side.state.golden.connections.slot("outbound", side.workload).value++;
-    return tunnelToService(c, side.local.upstreams.destination(found.port.target), {
-      state: side.state,
+    const { state, workload, local } = side;
+    state.golden.connections.slot("outbound", workload).value++;
+    const destination = local.upstreams.destination(found.port.target);
+    if (found.port.detect) {
+      const http = () => new Exchange(c, side);
+      const { verdicts } = local;
+      return acceptUndeclared(c, destination, { state, workload, verdicts, http });
+    }
+    return tunnelToService(c, destination, {
+      state,
       direction: "outbound",
-      workload: side.workload,
+      workload,
       opened: () => undefined,
       failed: () => c.destroy(),
     });
@@ -111,8 +120,10 @@ function acceptUpstream(
       c.destroy();
       return;
     }
-    c.handler = acceptUpstream(c, side, authority, service);
-    c.resume();
+    guarded("decision", c, () => {
+      c.handler = acceptUpstream(c, side, authority, service);
+      c.resume();
+    });
   });
   return WAITING;
 }

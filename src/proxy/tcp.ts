@@ -1,5 +1,6 @@
 /** Opaque TCP: joining a caller with an endpoint, whatever they speak. */
 import type { Reason } from "../error.ts";
+import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { TcpMeter } from "../telemetry/golden.ts";
 import type { Destination } from "../upstream/destination.ts";
@@ -36,7 +37,7 @@ export function tunnelToApp(
     "",
     connectTimeoutMs,
     (server) => tunnel.join(server, endpoint, new AppTrial()),
-    (error) => tunnel.fail("app_unreachable", error.message),
+    (error) => tunnel.guarded(() => tunnel.fail("app_unreachable", error.message)),
   );
   return tunnel;
 }
@@ -70,7 +71,7 @@ export function tunnelToService(
   const tunnel = new Tunnel(caller, undefined, options);
   if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp(false);
-    queueMicrotask(() => tunnel.fail("overflow", "too many connections to this service"));
+    tunnel.failSoon("overflow", "too many connections to this service");
   } else new ServiceTrial(tunnel, destination, options).attempt();
   return tunnel;
 }
@@ -104,7 +105,7 @@ class ServiceTrial implements Trial {
     const endpoint = destination.pick(now(), random, this.#tried);
     if (endpoint === undefined) {
       tunnel.meter ??= destination.meters.tcp(false);
-      queueMicrotask(() => tunnel.fail("no_endpoint", "the service has no instance"));
+      tunnel.failSoon("no_endpoint", "the service has no instance");
       return;
     }
     this.#tried.push(endpoint);
@@ -117,10 +118,11 @@ class ServiceTrial implements Trial {
         if (endpoint.mesh === undefined) this.passed();
         return joined;
       },
-      (error) => {
-        if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
-        else tunnel.fail("connect_failed", `cannot reach ${endpoint.name}: ${error.message}`);
-      },
+      (error) =>
+        tunnel.guarded(() => {
+          if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
+          else tunnel.fail("connect_failed", `cannot reach ${endpoint.name}: ${error.message}`);
+        }),
     );
   }
 
@@ -190,10 +192,22 @@ class Tunnel implements ConnectionHandler, Ticking {
     trial: Trial | undefined,
     replay?: ReplayBuffer,
   ): ConnectionHandler {
+    server.handler = IGNORE;
+    this.guarded(() => this.#join(server, endpoint, trial, replay));
+    if (this.#caller.closed) server.destroy();
+    return server.handler;
+  }
+
+  #join(
+    server: Connection,
+    endpoint: Endpoint,
+    trial: Trial | undefined,
+    replay: ReplayBuffer | undefined,
+  ): void {
     if (this.#over || this.meter === undefined || this.#caller.closed) {
       server.destroy();
       this.#finish("");
-      return IGNORE;
+      return;
     }
     const { meter } = this;
     for (const chunk of replay?.chunks() ?? []) server.write(chunk);
@@ -214,7 +228,15 @@ class Tunnel implements ConnectionHandler, Ticking {
     };
     this.#relay = relay(this.#caller, server, meter, done, trial);
     if (this.#ended) server.end();
-    return server.handler;
+  }
+
+  /** An exception costs this tunnel. */
+  guarded(run: () => void): void {
+    guarded("tunnel", this.#caller, run);
+  }
+
+  failSoon(reason: Reason, message: string): void {
+    queueMicrotask(() => this.guarded(() => this.fail(reason, message)));
   }
 
   /** The endpoint is gone and saw nothing: the caller waits for another. */

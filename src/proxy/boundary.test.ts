@@ -1,0 +1,88 @@
+import { afterAll, expect, test } from "bun:test";
+import { callbackErrors } from "../net/boundary.ts";
+import { Attempts } from "./attempts.ts";
+import { Exchange } from "./exchange.ts";
+import { caller, eventually, newPlane, serve, stopAll, targetOf } from "./servers.fixture.ts";
+
+afterAll(stopAll);
+
+const thrown = () => [...callbackErrors().values()].reduce((a, b) => a + b, 0);
+
+/** Lets `method` throw at every `nth` call, before or after its work. Returns what undoes it. */
+function sabotage(of: object, method: string, nth: number): () => void {
+  const target = of as Record<string, (...args: unknown[]) => unknown>;
+  const original = target[method]!;
+  let calls = 0;
+  target[method] = function (this: unknown, ...args: unknown[]) {
+    const now = ++calls % nth === 0;
+    if (now && calls % (2 * nth) === 0) throw new Error(`sabotaged ${method}`);
+    const result = original.apply(this, args);
+    if (now) throw new Error(`sabotaged after ${method}`);
+    return result;
+  };
+  return () => {
+    target[method] = original;
+  };
+}
+
+const places: readonly (readonly [method: string, of: object])[] = [
+  ["data", Exchange.prototype],
+  ["drain", Exchange.prototype],
+  ["close", Exchange.prototype],
+  ["tick", Exchange.prototype],
+  ["forward", Exchange.prototype],
+  ["onAnswer", Exchange.prototype],
+  ["onGivenUp", Exchange.prototype],
+  ["proceed", Exchange.prototype],
+  ["onConnected", Attempts.prototype],
+  ["onConnectFailed", Attempts.prototype],
+  ["onClientEnd", Attempts.prototype],
+  ["onClientClosed", Attempts.prototype],
+  ["fail", Attempts.prototype],
+];
+
+test.each(places)(
+  "%s throwing costs single requests and is counted",
+  async (method, of) => {
+    const plane = newPlane();
+    const port = serve(async (request) => {
+      const body = await request.text();
+      if (new URL(request.url).pathname === "/slow") await Bun.sleep(150);
+      return new Response(body);
+    });
+    plane.workload("app", [{ servicePort: 80, host: "127.0.0.1", port }]);
+    const policy = { maxConnections: 8, requestTimeoutMs: 100, balancer: "round_robin" } as const;
+    const endpoints = [plane.endpoint("app"), { ...plane.endpoint("app"), meshPort: 1 }];
+    const web = caller(plane, [{ service: "app", port: 80, policy, endpoints }]);
+    const before = thrown();
+    const undo = sabotage(of, method, 5);
+    let settled = 0;
+    const ask = (path: string) =>
+      fetch(`${web.url}${path}`, {
+        ...{ method: "POST", headers: { host: "app" }, body: "x".repeat(3000), keepalive: false },
+        signal: AbortSignal.timeout(2500),
+      }).then((answer) => answer.text());
+    const calls = Array.from({ length: 60 }, (_, i) =>
+      ask(i % 4 === 0 ? "/slow" : "/").then(
+        () => settled++,
+        (error: Error) => {
+          if (error.name !== "TimeoutError") settled++;
+        },
+      ),
+    );
+    await Promise.all(calls);
+    undo();
+    expect(settled).toBe(60);
+    const { upstreams } = web.local;
+    const destination = upstreams.destination(targetOf(web, "app"));
+    await eventually(() => plane.plane.active === 0 && destination.active === 0);
+    const counts = [plane.plane.active, destination.active, destination.budget.active];
+    expect([...counts, ...destination.endpoints().map(({ active }) => active)]).toEqual([
+      ...[0, 0, 0, 0, 0],
+    ]);
+    expect(await ask("/")).toBe("x".repeat(3000));
+    const walkedOften = ["data", "forward", "onAnswer", "proceed", "onConnected"];
+    if (walkedOften.includes(method)) expect(thrown()).toBeGreaterThan(before);
+  },
+  15_000,
+);
