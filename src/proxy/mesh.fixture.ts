@@ -13,7 +13,7 @@ import type {
 import type { Snapshot } from "../snapshot/snapshot.ts";
 import { Cell } from "../std/cell.ts";
 import { Metrics } from "../telemetry/metrics.ts";
-import { DataPlane } from "./data-plane.ts";
+import { DataPlane, type DataPlaneOptions } from "./data-plane.ts";
 import type { AppPort, LocalWorkload } from "./workload.ts";
 
 export const TRUST_DOMAIN = "weft.test";
@@ -106,12 +106,13 @@ export class TestPlane {
   /** What `access` answers, and does. */
   onAccess: (service: string) => boolean = () => false;
 
-  constructor() {
+  constructor(more: Partial<DataPlaneOptions> = {}) {
     this.plane = new DataPlane({
       metrics: this.metrics,
       now: () => performance.now(),
       random: () => Math.random(),
       ownPorts: new Set(),
+      ...more,
     });
     this.meshPort = this.plane.listenMesh("127.0.0.1", 0);
   }

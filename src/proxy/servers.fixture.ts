@@ -1,6 +1,7 @@
 /** Applications and callers for tests, treated byte by byte. */
 import { connect, type Socket } from "node:net";
 import type { Target } from "../snapshot/snapshot.ts";
+import type { DataPlaneOptions } from "./data-plane.ts";
 import { type ServiceSpec, snapshotOf, TestPlane, type TestWorkload } from "./mesh.fixture.ts";
 
 const stops: (() => void)[] = [];
@@ -10,8 +11,8 @@ export function stopAll(): void {
   for (const stop of stops.splice(0)) stop();
 }
 
-export function newPlane(): TestPlane {
-  const plane = new TestPlane();
+export function newPlane(more: Partial<DataPlaneOptions> = {}): TestPlane {
+  const plane = new TestPlane(more);
   stops.push(() => plane.plane.stop());
   return plane;
 }

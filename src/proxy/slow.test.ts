@@ -1,0 +1,157 @@
+/** Callers and applications that stand still; a "second" of theirs takes a few milliseconds here. */
+import { afterAll, expect, test } from "bun:test";
+import { connect, type Socket } from "node:net";
+import type { ConnectionHandler } from "../net/connection.ts";
+import { dial } from "../net/dial.ts";
+import { tlsContext } from "../net/tls.ts";
+import { authority, snapshotOf, type TestPlane, type TestWorkload } from "./mesh.fixture.ts";
+import {
+  eventually,
+  newPlane,
+  plainApp,
+  rawServer,
+  serve,
+  stopAll,
+  talk,
+} from "./servers.fixture.ts";
+
+const TICK_MS = 4;
+const SLOW = 500;
+
+afterAll(stopAll);
+
+function active(plane: TestPlane): number {
+  const line = /^weft_connections_active\{.*\} (\d+)$/gm;
+  return [...plane.metrics.render().matchAll(line)].reduce((sum, [, n]) => sum + Number(n), 0);
+}
+
+/** `web` calls `cart` through both proxies, and `app` directly. */
+function slowMesh(port: number): { plane: TestPlane; web: TestWorkload } {
+  const plane = newPlane({ tickMs: TICK_MS });
+  plane.workload("cart", [{ servicePort: 80, host: "127.0.0.1", port }]);
+  const web = plane.workload("web");
+  // All of it is one process here: half a thousand at once take a while.
+  const policy = { connectTimeoutMs: 10_000 };
+  const cart = { service: "cart", port: 80, policy, endpoints: [plane.endpoint("cart")] };
+  web.snapshot.set(snapshotOf([cart, plainApp([port], policy)]));
+  return { plane, web };
+}
+
+interface Slow {
+  readonly socket: Socket;
+  readonly text: () => string;
+  readonly closed: Promise<void>;
+}
+
+function slow(port: number, text: string): Slow {
+  const { socket, heard } = talk(port, text);
+  let said = "";
+  socket.on("data", (chunk) => {
+    said += chunk.toString("latin1");
+  });
+  return { socket, text: () => said, closed: heard.then(() => undefined) };
+}
+
+test(`${SLOW} that send or read slowly are given up, and cost others nothing`, async () => {
+  const big = Buffer.alloc(8 * 1024 * 1024);
+  const port = serve(async (request) => {
+    if (request.url.endsWith("/big")) return new Response(big);
+    await request.arrayBuffer();
+    return new Response("ok");
+  });
+  const { plane, web } = slowMesh(port);
+  let served = 0;
+  let failed = 0;
+  let loading = true;
+  const load = Array.from({ length: 4 }, async () => {
+    while (loading) {
+      const answer = await fetch(web.url, { headers: { host: "cart" } }).catch(() => undefined);
+      if ((await answer?.text().catch(() => "")) === "ok") served++;
+      else failed++;
+      await Bun.sleep(2);
+    }
+  });
+  const heads: Slow[] = [];
+  const bodies: Slow[] = [];
+  const readers: Slow[] = [];
+  for (let i = 0; i < SLOW; i++) {
+    const service = i % 2 === 0 ? "cart" : "app";
+    const host = `Host: ${service}\r\n`;
+    if (i % 10 < 5) heads.push(slow(web.outbound, `GET / HTTP/1.1\r\n${host}X: `));
+    else if (i % 10 < 9) {
+      bodies.push(slow(web.outbound, `POST / HTTP/1.1\r\n${host}Content-Length: 100\r\n\r\nx`));
+    } else {
+      const reader = slow(web.outbound, `GET /big HTTP/1.1\r\n${host}\r\n`);
+      reader.socket.once("data", () => reader.socket.pause());
+      readers.push(reader);
+    }
+  }
+  const drip = setInterval(() => {
+    for (const { socket } of heads) if (socket.writable) socket.write("x");
+  }, 5);
+  await Promise.all([...heads, ...bodies].map(({ closed }) => closed));
+  clearInterval(drip);
+  for (const { text } of [...heads, ...bodies]) expect(text()).toStartWith("HTTP/1.1 408 ");
+  // A paused socket hears of its reset when it reads on.
+  expect(await eventually(() => active(plane) <= 8, 10_000)).toBe(true);
+  for (const { socket } of readers) socket.resume();
+  await Promise.all(readers.map(({ closed }) => closed));
+  for (const { text } of readers) expect(text().length).toBeLessThan(big.length);
+  loading = false;
+  await Promise.all(load);
+  expect(failed).toBe(0);
+  expect(served).toBeGreaterThan(10);
+}, 30_000);
+
+test("an application that takes no body is a timeout, and one that is slow to answer is not", async () => {
+  const deaf = rawServer({ open: (socket) => void socket.pause() });
+  const late = rawServer({
+    data: async (socket, text) => {
+      if (!text.startsWith("GET")) return;
+      await Bun.sleep(400 * TICK_MS);
+      socket.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+    },
+  });
+  const { web } = slowMesh(late.port);
+  web.snapshot.set(
+    snapshotOf([
+      { ...plainApp([deaf.port]), service: "deaf" },
+      { ...plainApp([late.port]), service: "late" },
+    ]),
+  );
+  const size = 64 * 1024 * 1024;
+  const sender = connect(web.outbound, "127.0.0.1");
+  let heard = "";
+  sender.on("data", (chunk) => {
+    heard += chunk.toString("latin1");
+  });
+  sender.on("error", () => {});
+  const closed = new Promise((resolve) => sender.on("close", resolve));
+  sender.write(`POST / HTTP/1.1\r\nHost: deaf\r\nContent-Length: ${size}\r\n\r\n`);
+  sender.write(Buffer.alloc(size));
+  const answer = await fetch(web.url, { headers: { host: "late" } });
+  expect(await answer.text()).toBe("late");
+  await closed;
+  expect(heard).toStartWith("HTTP/1.1 504 ");
+  expect(heard).toContain("timeout: nothing moved for too long");
+  expect(await eventually(() => deaf.open === 0)).toBe(true);
+}, 15_000);
+
+test("an idle caller of the mesh is closed, an idle application of our own is not", async () => {
+  const { plane, web } = slowMesh(1);
+  const context = tlsContext({ ...authority.issue("web"), ca: [authority.root] });
+  const tls = { context, serverName: "p80.cart.default.weft.test", alpn: "http/1.1" };
+  const own = talk(web.outbound, "");
+  const closed = new Promise<string>((resolve, reject) => {
+    const handler: ConnectionHandler = {
+      data() {},
+      end: (c) => c.close(),
+      drain() {},
+      close: () => resolve("closed"),
+    };
+    dial({ host: "127.0.0.1", port: plane.meshPort, tls, timeoutMs: 3000 }, () => handler, reject);
+  });
+  expect(await closed).toBe("closed");
+  expect(own.socket.closed).toBe(false);
+  own.socket.destroy();
+});
