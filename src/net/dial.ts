@@ -7,7 +7,7 @@ import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
 
 export interface DialTls {
   readonly context: TlsContext;
-  /** Sent as SNI and, unless `outside` says otherwise, verified. "" = none is sent. */
+  /** Sent as SNI and, unless `outside` says otherwise, verified. "" = the host's address. */
   readonly serverName: string;
   /** The one protocol offered; a proxy of the mesh that does not agree is refused. "" = none. */
   readonly alpn: string;

@@ -1,0 +1,166 @@
+import { afterAll, expect, test } from "bun:test";
+import { createServer as createPlain, type Server } from "node:net";
+import { createServer, type TlsOptions } from "node:tls";
+import { type TestIdentity, testAuthority } from "./certificates.fixture.ts";
+import { readClientHello } from "./client-hello.ts";
+import { dial } from "./dial.ts";
+import { type OutsideCheck, outsideContext } from "./outside-tls.ts";
+
+const ca = testAuthority("weft.test");
+const NAME = "api.default.weft.test";
+const good = ca.issue("api");
+const stops: (() => void)[] = [];
+afterAll(() => {
+  for (const stop of stops) stop();
+});
+
+async function started(server: Server): Promise<number> {
+  stops.push(() => server.close());
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return (server.address() as { port: number }).port;
+}
+
+function secure(identity: TestIdentity, more: TlsOptions = {}): Promise<number> {
+  const server = createServer({ cert: identity.cert, key: identity.key, ...more }, (socket) => {
+    socket.on("error", () => {});
+    socket.end("hello");
+  });
+  server.on("tlsClientError", () => {});
+  return started(server);
+}
+
+interface Ask {
+  readonly serverName?: string;
+  readonly alpn?: string;
+  readonly check?: Partial<OutsideCheck>;
+  readonly roots?: string;
+}
+
+/** What the server says, or why it is refused. */
+function ask(port: number, o: Ask = {}): Promise<string> {
+  const { serverName = NAME, alpn = "", check, roots = ca.root } = o;
+  const outside = { verify: true, names: [serverName], ...check };
+  const tls = { context: outsideContext(roots), serverName, alpn, outside };
+  return new Promise((resolve) => {
+    let text = "";
+    dial(
+      { host: "127.0.0.1", port, timeoutMs: 2000, tls },
+      () => ({
+        data: (_c, chunk) => {
+          text += Buffer.from(chunk).toString();
+        },
+        end: (c) => c.close(),
+        drain() {},
+        close: () => resolve(text),
+      }),
+      (error) => resolve(`refused: ${error.message}`),
+    );
+  });
+}
+
+test("a server with the right certificate is believed, by TLS 1.2 and 1.3", async () => {
+  expect(await ask(await secure(good))).toBe("hello");
+  expect(await ask(await secure(good, { maxVersion: "TLSv1.2" }))).toBe("hello");
+  const old = await secure(good, { minVersion: "TLSv1", maxVersion: "TLSv1.1" });
+  expect(await ask(old)).toMatch(/^refused: the TLS handshake failed: /);
+});
+
+const HOUR = 3600;
+const OTHER = testAuthority("other.test");
+const REFUSED: readonly (readonly [what: string, identity: TestIdentity, why: RegExp])[] = [
+  ["expired", ca.flawed("api", { from: -2 * HOUR, to: -HOUR }), /^its certificate has expired$/],
+  ["not valid yet", ca.flawed("api", { from: HOUR, to: 2 * HOUR }), /is not valid yet$/],
+  ["for clients only", ca.flawed("api", { usage: "clientAuth" }), /is not one for servers$/],
+  ["of another authority", OTHER.issue("api"), /not signed by an authority that is trusted/],
+  ["for another name", ca.issue("pay"), /^its certificate is for .*pay\.def.*, not for api\.def/],
+  ["without DNS names", ca.flawed("api", { names: `URI:spiffe://${NAME}` }), /, not for api\.de/],
+  ["for a name below", ca.flawed("api", { names: `DNS:*.${NAME}` }), /, not for api\.default/],
+  ["for half a label", ca.flawed("api", { names: "DNS:ap*.default.weft.test" }), /, not for api/],
+];
+
+for (const [what, identity, why] of REFUSED) {
+  test(`a certificate ${what} is refused with words, and only by those who look`, async () => {
+    const port = await secure(identity);
+    const answer = await ask(port);
+    expect(answer).toStartWith("refused: ");
+    expect(answer.slice("refused: ".length)).toMatch(why);
+    expect(await ask(port, { check: { verify: false } })).toBe("hello");
+  });
+}
+
+test("a self-signed certificate is refused, unless it is the one to trust", async () => {
+  const folder = `${process.env["TMPDIR"] ?? "/tmp"}/weft-self-${process.pid}`;
+  const made = Bun.spawnSync(
+    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+      .concat(["-keyout", `${folder}.key`, "-out", `${folder}.pem`, "-days", "1"])
+      .concat(["-subj", "/CN=self", "-addext", `subjectAltName=DNS:${NAME},IP:127.0.0.1`]),
+  );
+  expect(made.exitCode).toBe(0);
+  const cert = await Bun.file(`${folder}.pem`).text();
+  const key = await Bun.file(`${folder}.key`).text();
+  stops.push(() => Bun.spawnSync(["rm", "-f", `${folder}.key`, `${folder}.pem`]));
+  const port = await secure({ cert, key, uri: "" });
+  expect(await ask(port)).toBe("refused: its certificate is self-signed");
+  expect(await ask(port, { roots: cert })).toBe("hello");
+  expect(await ask(port, { roots: cert, serverName: "", check: { names: ["127.0.0.1"] } })).toBe(
+    "hello",
+  );
+});
+
+test("names asked for need not be the one sent; one of them is enough", async () => {
+  const port = await secure(good);
+  const names = (...list: string[]) => ({ check: { names: list } });
+  expect(await ask(port, { serverName: "front.test", ...names("x.test", NAME) })).toBe("hello");
+  expect(await ask(port, names("x.test", "127.0.0.1"))).toMatch(
+    /, not for x\.test or 127\.0\.0\.1$/,
+  );
+  expect(await ask(port, names())).toMatch(/^refused: /);
+});
+
+test("a common name says nothing", async () => {
+  const port = await secure(ca.flawed("api", { names: "DNS:x.test" }));
+  expect(await ask(port, { serverName: "odd" })).toBe(
+    "refused: its certificate is for x.test, not for odd",
+  );
+});
+
+test("a protocol is offered, not demanded; another one is refused", async () => {
+  expect(await ask(await secure(good), { alpn: "http/1.1" })).toBe("hello");
+  const h1 = await secure(good, { ALPNProtocols: ["h2", "http/1.1"] });
+  expect(await ask(h1, { alpn: "http/1.1" })).toBe("hello");
+  const h2 = await secure(good, { ALPNProtocols: ["h2"] });
+  expect(await ask(h2, { alpn: "http/1.1" })).toMatch(/^refused: /);
+});
+
+test("a server in plaintext, one that closes and one that is silent are told apart", async () => {
+  const says = (text: string) =>
+    started(
+      createPlain((socket) => {
+        socket.on("error", () => {});
+        socket.once("data", () => socket.end(text));
+      }),
+    );
+  expect(await ask(await says("HTTP/1.1 400 Bad Request\r\n\r\n"))).toBe(
+    "refused: it does not speak TLS",
+  );
+  expect(await ask(await says(""))).toMatch(/^refused: /);
+});
+
+test("name and protocol travel in the hello", async () => {
+  const hello = Promise.withResolvers<Uint8Array>();
+  const port = await started(
+    createPlain((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", (chunk) => {
+        hello.resolve(chunk as Buffer);
+        socket.destroy();
+      });
+    }),
+  );
+  await ask(port, { alpn: "http/1.1" });
+  expect(readClientHello(await hello.promise)).toEqual({
+    kind: "hello",
+    serverName: NAME,
+    alpn: ["http/1.1"],
+  });
+});
