@@ -2,6 +2,7 @@
 import { lookup } from "node:dns/promises";
 import { Admission } from "../net/admission.ts";
 import { callbackErrors, guarded } from "../net/boundary.ts";
+import { HostNames } from "../net/host-names.ts";
 import type { Listener } from "../net/listen.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import { Golden } from "../telemetry/golden.ts";
@@ -25,8 +26,10 @@ export interface DataPlaneOptions {
   readonly ownPorts: ReadonlySet<number>;
   /** How long what connections count as a second is; absent: a second. */
   readonly tickMs?: number;
-  /** Name resolution for hosts outside of the mesh; absent: the system's. */
+  /** Name resolution for hosts without a proxy; absent: the system's. */
   readonly lookup?: (host: string) => Promise<readonly string[]>;
+  /** Addresses that such a name may not lead to; absent: those of this host and its link. */
+  readonly forbidden?: (address: string) => boolean;
 }
 
 export interface UpstreamPortOptions {
@@ -58,15 +61,12 @@ export class DataPlane {
       accessLog: o.accessLog,
       admission: { inbound: new Admission(callersMax), outbound: new Admission(callersMax) },
       kept: { max: 2 * callersMax, count: 0 },
+      names: new HostNames({ lookup: systemLookup, ...o }),
       draining: false,
       open: new Set(),
     };
     this.#inbound = new Inbound(this.#state);
-    this.#outside = new OutsideHosts({
-      lookup: o.lookup ?? systemLookup,
-      ownPorts: o.ownPorts,
-      now: o.now,
-    });
+    this.#outside = new OutsideHosts(this.#state.names);
     o.metrics.observe(
       "weft_callback_errors_total",
       "Exceptions that cost one connection, by callback.",

@@ -458,7 +458,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   #meter(): RequestMeter {
     const destination = this.#to?.destination;
     if (destination === undefined) return this.#side.meter;
-    return destination.meters.http(this.#attempts.endpoint?.mesh !== undefined);
+    return destination.meters.http(this.#attempts.endpoint?.security ?? "none");
   }
 
   #record(status: number, reason: string): void {

@@ -1,5 +1,6 @@
 /** What all connections of one proxy process share. */
 import type { Admission } from "../net/admission.ts";
+import type { HostNames } from "../net/host-names.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import type { Golden } from "../telemetry/golden.ts";
 import type { Kept } from "../upstream/endpoint.ts";
@@ -13,6 +14,7 @@ export interface ProxyState {
   /** Who may come in; each direction has its own share, so that neither can use up the other's. */
   readonly admission: Readonly<Record<"inbound" | "outbound", Admission>>;
   readonly kept: Kept;
+  readonly names: HostNames;
   /** Answers carry `Connection: close`, and no connection is kept. */
   draining: boolean;
   /** Open callers, for ticks and for draining. */

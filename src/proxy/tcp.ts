@@ -70,7 +70,7 @@ export function tunnelToService(
 ): ConnectionHandler {
   const tunnel = new Tunnel(caller, undefined, options);
   if (destination.active >= destination.target.policy.maxConnections) {
-    tunnel.meter = destination.meters.tcp(false);
+    tunnel.meter = destination.meters.tcp("none");
     tunnel.failSoon("overflow", "too many connections to this service");
   } else new ServiceTrial(tunnel, destination, options).attempt();
   return tunnel;
@@ -104,12 +104,12 @@ class ServiceTrial implements Trial {
     const destination = this.#destination;
     const endpoint = destination.pick(now(), random, this.#tried);
     if (endpoint === undefined) {
-      tunnel.meter ??= destination.meters.tcp(false);
+      tunnel.meter ??= destination.meters.tcp("none");
       tunnel.failSoon("no_endpoint", "the service has no instance");
       return;
     }
     this.#tried.push(endpoint);
-    tunnel.meter = destination.meters.tcp(endpoint.mesh !== undefined);
+    tunnel.meter = destination.meters.tcp(endpoint.security);
     endpoint.dial(
       TCP_ALPN,
       destination.target.policy.connectTimeoutMs,

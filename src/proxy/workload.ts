@@ -82,6 +82,7 @@ export class LocalWorkload {
       now: state.now,
       context: () => this.#context,
       kept: state.kept,
+      names: state.names,
     });
     this.apps = new Map(
       options.app.map((app) => {

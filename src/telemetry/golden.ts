@@ -16,7 +16,8 @@ export interface Edge {
   /** Service port; "" when no route was found. */
   readonly port: string;
   readonly subset: string;
-  readonly tls: "mtls" | "none";
+  /** mtls: inside the mesh. tls: begun by this proxy towards a server outside. */
+  readonly tls: "mtls" | "tls" | "none";
 }
 
 const EDGE = ["direction", "workload", "source", "peer", "port", "subset", "tls"] as const;

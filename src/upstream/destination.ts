@@ -7,7 +7,7 @@ import type { Target } from "../snapshot/snapshot.ts";
 import type { RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import { pickLeastRequest, pickRandom } from "./balance.ts";
 import { RetryBudget } from "./budget.ts";
-import type { Endpoint } from "./endpoint.ts";
+import type { Endpoint, Security } from "./endpoint.ts";
 
 /** A request that waits for its turn. */
 export interface Waiter {
@@ -15,10 +15,10 @@ export interface Waiter {
   onTurn(): void;
 }
 
-/** Meters by whether mutual TLS was used; made when first needed. */
+/** Meters by how the connection was protected; made when first needed. */
 export interface DestinationMeters {
-  http(secure: boolean): RequestMeter;
-  tcp(secure: boolean): TcpMeter;
+  http(security: Security): RequestMeter;
+  tcp(security: Security): TcpMeter;
 }
 
 const NONE: readonly Endpoint[] = [];

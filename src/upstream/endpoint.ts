@@ -5,7 +5,9 @@
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { dial } from "../net/dial.ts";
 import type { TlsContext } from "../net/tls.ts";
+import type { Edge } from "../telemetry/golden.ts";
 import { type ClientHome, HttpClient } from "./http-client.ts";
+import type { OutsideDial } from "./outside-dial.ts";
 
 /** How an endpoint behind a proxy is dialled. */
 export interface MeshDial {
@@ -19,8 +21,10 @@ export interface MeshDial {
 export interface EndpointAddress {
   readonly host: string;
   readonly port: number;
-  /** Absent: plaintext. */
+  /** Absent: there is no proxy of the mesh. */
   readonly mesh?: MeshDial;
+  /** Set for a server without a proxy; absent also for the application behind this one. */
+  readonly outside?: OutsideDial;
   readonly weight: number;
 }
 
@@ -36,6 +40,9 @@ export interface Kept {
   count: number;
 }
 
+/** mtls: a proxy of the mesh. tls: a server outside, verified as its policy says. */
+export type Security = Edge["tls"];
+
 const AVOID_MS = 1000;
 const AVOID_DOUBLINGS_MAX = 4;
 
@@ -44,6 +51,7 @@ export class Endpoint implements ClientHome {
   readonly port: number;
   readonly weight: number;
   readonly mesh: MeshDial | undefined;
+  readonly #outside: OutsideDial | undefined;
   active = 0;
   readonly #now: () => number;
   readonly #kept: Kept;
@@ -61,6 +69,13 @@ export class Endpoint implements ClientHome {
     this.port = address.port;
     this.weight = address.weight;
     this.mesh = address.mesh;
+    this.#outside = address.outside;
+  }
+
+  /** How connections to it are protected. */
+  get security(): Security {
+    if (this.mesh !== undefined) return "mtls";
+    return this.#outside?.tls === undefined ? "none" : "tls";
   }
 
   get name(): string {
@@ -171,7 +186,8 @@ export class Endpoint implements ClientHome {
         this.worked();
         return opened(c);
       };
-      dial({ host, port, timeoutMs }, plain, fail);
+      if (this.#outside === undefined) dial({ host, port, timeoutMs }, plain, fail);
+      else this.#outside.dial({ host, port, timeoutMs, alpn }, plain, fail);
       return;
     }
     const context = mesh.context();

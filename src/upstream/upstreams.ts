@@ -2,13 +2,15 @@
  * Everything one local workload dials: destinations by target and endpoints by address, kept while
  * snapshots come and go.
  */
+import type { HostNames } from "../net/host-names.ts";
 import type { TlsContext } from "../net/tls.ts";
 import { splitCounters, stepSplit } from "../route/split.ts";
 import type { EndpointDocument } from "../snapshot/document.ts";
 import type { CompiledBackend, CompiledRule, Target } from "../snapshot/snapshot.ts";
 import type { Edge, Golden, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import { Destination, type DestinationMeters } from "./destination.ts";
-import { Endpoint, type Kept } from "./endpoint.ts";
+import { Endpoint, type Kept, type Security } from "./endpoint.ts";
+import { OutsideDial } from "./outside-dial.ts";
 
 export interface UpstreamsOptions {
   /** `<namespace>/<service>` of the workload. */
@@ -19,6 +21,8 @@ export interface UpstreamsOptions {
   /** The workload's current TLS context. */
   readonly context: () => TlsContext | undefined;
   readonly kept: Kept;
+  /** Addresses of hosts that have no proxy. */
+  readonly names: HostNames;
 }
 
 /** Splits and destinations nobody has used for this long are forgotten. */
@@ -97,14 +101,17 @@ export class Upstreams {
     const weight = Math.max(1, document.weight);
     const secure = meshPort !== undefined;
     const port = meshPort ?? document.ports[String(target.port)] ?? target.port;
-    const key = `${address}|${port}|${secure ? target.sni : ""}|${identity ?? ""}|${weight}`;
+    const { tls } = target.policy;
+    const how = secure ? target.sni : tls === undefined ? "" : JSON.stringify(tls);
+    const key = `${address}|${port}|${how}|${identity ?? ""}|${weight}`;
     const known = this.#endpoints.get(key);
     if (known !== undefined) return known;
-    const context = this.#options.context;
+    const { context, names, now, kept } = this.#options;
     // An endpoint with a mesh port and no identity accepts nobody: it must not be trusted blindly.
-    const mesh = secure ? { sni: target.sni, identity: identity ?? "", context } : undefined;
-    const dialled = { host: address, port, weight, ...(mesh === undefined ? {} : { mesh }) };
-    const endpoint = new Endpoint(dialled, this.#options.now, this.#options.kept);
+    const dialled = secure
+      ? { mesh: { sni: target.sni, identity: identity ?? "", context } }
+      : { outside: new OutsideDial(tls, names, now) };
+    const endpoint = new Endpoint({ host: address, port, weight, ...dialled }, now, kept);
     this.#endpoints.set(key, endpoint);
     return endpoint;
   }
@@ -119,17 +126,16 @@ export class Upstreams {
       port: String(target.port),
       subset: target.subset ?? "",
     };
-    const http: (RequestMeter | undefined)[] = [];
-    const tcp: (TcpMeter | undefined)[] = [];
-    const tls = (secure: boolean) => (secure ? "mtls" : "none");
+    const http: Partial<Record<Security, RequestMeter>> = {};
+    const tcp: Partial<Record<Security, TcpMeter>> = {};
     return {
-      http(secure) {
-        http[Number(secure)] ??= golden.meter({ ...edge, tls: tls(secure) });
-        return http[Number(secure)]!;
+      http(tls) {
+        http[tls] ??= golden.meter({ ...edge, tls });
+        return http[tls];
       },
-      tcp(secure) {
-        tcp[Number(secure)] ??= golden.tcpMeter({ ...edge, tls: tls(secure) });
-        return tcp[Number(secure)]!;
+      tcp(tls) {
+        tcp[tls] ??= golden.tcpMeter({ ...edge, tls });
+        return tcp[tls];
       },
     };
   }
