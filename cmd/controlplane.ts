@@ -28,6 +28,7 @@ import { writeAll } from "./cli/terminal.ts";
 import { hostAddresses, urlHost } from "./controlplane/addresses.ts";
 import { type BusLink, openBusLink } from "./controlplane/bus-link.ts";
 import { ApiDoor } from "./controlplane/door.ts";
+import { keysOf } from "./controlplane/keys.ts";
 import { observe } from "./controlplane/metrics.ts";
 import { tidyUp } from "./controlplane/upkeep.ts";
 import { guard } from "./guard.ts";
@@ -86,9 +87,10 @@ async function openFolder(
   opened.adopt(lockFolder(data), (lock) => lock.release());
   tidyFolder(data);
   const store = opened.adopt(openStore(join(data, STORE_FILE)), (it) => it.close());
+  const keys = keysOf(store, data, options.restored);
   const authority = await openAuthority(data, options.trustDomain, now);
-  const nats = openNatsAuthority(join(data, "keys", "nats.seed"));
-  const configKey = openConfigKey(join(data, "keys", "config.key"));
+  const nats = openNatsAuthority(keys["nats.seed"]);
+  const configKey = openConfigKey(keys["config.key"]);
   return { store, authority, nats, configKey };
 }
 

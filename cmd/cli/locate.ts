@@ -24,7 +24,7 @@ export function locate(set: Settings, env: Environment, uid: number): Place {
   const data = dataFolder(set, env, uid);
   const token = tokenOf(set) ?? readIf(join(data, "admin.token"))?.trim();
   const inside = token === undefined ? undefined : readToken(token);
-  const url = set.controlplane ?? apiOf(data) ?? inside?.cp;
+  const url = set.controlplane ?? runFile(data, "api") ?? inside?.cp;
   if (url === undefined || url === "") {
     throw new Failure(
       "no_controlplane",
@@ -64,11 +64,12 @@ function runs(data: string): boolean {
   }
 }
 
-function apiOf(data: string): string | undefined {
+/** What a process of this host wrote into its data folder; undefined when there is none. */
+export function runFile(data: string, field: "api" | "metrics"): string | undefined {
   const run = readIf(join(data, "run.json"));
   if (run === undefined) return undefined;
   try {
-    return text(JSON.parse(run), "api") || undefined;
+    return text(JSON.parse(run), field) || undefined;
   } catch {
     return undefined;
   }

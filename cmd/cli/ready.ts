@@ -1,11 +1,9 @@
 /** `weft wait` and `weft healthcheck`: for start-up scripts and containers. */
-import { join } from "node:path";
 import type { StatusAnswer } from "../../src/api/answers.ts";
 import { EXIT, Failure } from "../../src/error.ts";
 import { readName, usage } from "../grammar.ts";
 import { DEFAULTS } from "../start.ts";
-import { text } from "./json.ts";
-import { dataFolder, readIf } from "./locate.ts";
+import { dataFolder, runFile } from "./locate.ts";
 import type { Session, Typed } from "./session.ts";
 import { paint } from "./terminal.ts";
 import { typedDuration, typedToggle } from "./typed.ts";
@@ -112,17 +110,15 @@ function addressOf(session: Session, kind: "proxy" | "controlplane"): string {
   if (kind === "controlplane") {
     return settings.controlplane ?? apiInRunFile(session) ?? `https://127.0.0.1:${base + 10}`;
   }
-  const run = settings.data === undefined ? undefined : readIf(join(settings.data, "run.json"));
-  const metrics = run === undefined ? "" : text(JSON.parse(run), "metrics");
+  const metrics = settings.data === undefined ? undefined : runFile(settings.data, "metrics");
   const bind = env["WEFT_METRICS_BIND"] ?? "127.0.0.1";
   const host = bind === "0.0.0.0" || bind === "::" ? "127.0.0.1" : bind;
-  return `http://${metrics === "" ? `${host}:${base + 20}` : metrics}`;
+  return `http://${metrics ?? `${host}:${base + 20}`}`;
 }
 
 function apiInRunFile({ settings, env }: Session): string | undefined {
   if (settings["port-base"] !== undefined) return undefined;
-  const run = readIf(join(dataFolder(settings, env, process.getuid?.() ?? 0), "run.json"));
-  return run === undefined ? undefined : text(JSON.parse(run), "api") || undefined;
+  return runFile(dataFolder(settings, env, process.getuid?.() ?? 0), "api");
 }
 
 /** Sends no secret, so the certificate is not looked at: this asks for life, not for identity. */

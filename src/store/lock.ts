@@ -27,6 +27,10 @@ export function lockFolder(folder: string): FolderLock {
   } catch (error) {
     client?.close(false);
     const failure = storeFailure(error, path);
+    if (failure instanceof Failure && failure.code === "store_corrupt") {
+      const fix = `nothing is kept in it: rm ${path}`;
+      throw new Failure("lock_damaged", `${path} is damaged`, fix, { cause: error });
+    }
     if (!(failure instanceof Failure) || failure.code !== "store_busy") throw failure;
     throw new Failure(
       "data_in_use",

@@ -1,5 +1,13 @@
 import { afterEach, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Resource } from "../config/resource.ts";
@@ -146,6 +154,10 @@ test("a folder that is none cannot be used", () => {
   writeFileSync(file, "");
   expect(failureOf(() => openStore(join(file, "weft.db"))).code).toBe("store_unwritable");
   expect(failureOf(() => lockFolder(file)).code).toBe("store_unwritable");
+  const damaged = join(folder(), "damaged");
+  mkdirSync(damaged);
+  writeFileSync(join(damaged, "lock.db"), "x".repeat(5000));
+  expect(failureOf(() => lockFolder(damaged)).fix).toEndWith("lock.db");
 });
 
 test("the lock keeps a second process out, and dies with its holder", async () => {
