@@ -9,7 +9,7 @@ export interface RunningServer {
 
 function readText(path: string): string {
   try {
-    return readFileSync(path, "latin1");
+    return readFileSync(path, "utf8");
   } catch {
     return "";
   }

@@ -30,7 +30,8 @@ afterEach(async () => {
 });
 
 async function options(): Promise<NatsServerOptions> {
-  const folder = mkdtempSync(join(tmpdir(), "weft-nats-"));
+  // As people name their folders.
+  const folder = mkdtempSync(join(tmpdir(), "weft-nats wéb-"));
   cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
   return {
     dataDir: folder,
