@@ -17,6 +17,7 @@ import {
   spiffeId,
   told,
 } from "./fields.ts";
+import { outsideTls } from "./outside-tls.ts";
 
 export const BALANCERS = ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] as const;
 export const RETRY_CONDITIONS = [
@@ -168,6 +169,7 @@ function isIpv6(value: string): boolean {
 export const trafficPolicySpec = fields({
   target: fields({ service: label, port: v.exactOptional(anyPort) }),
   ...policyEntries,
+  tls: v.exactOptional(outsideTls),
 });
 
 /** `[SERVICEPORT=][HOST:]PORT[/PROTOCOL]`, the grammar of `--app`. */

@@ -49,6 +49,8 @@ spec: ${spec}
 ---
 `;
 
+const policy = (tls: string) => weft("TrafficPolicy", `{ target: { service: cart }, tls: ${tls} }`);
+
 describe("the set is refused at the place that is wrong", () => {
   test.each([
     [
@@ -105,6 +107,19 @@ describe("the set is refused at the place that is wrong", () => {
         weft("TrafficPolicy", "{ target: { service: cart } }", "a") +
         weft("TrafficPolicy", "{ target: { service: cart } }", "b"),
       "16:28 spec.target.service conflict (cart) put both into one TrafficPolicy",
+    ],
+    [
+      CART + policy("{ mode: DISABLE, sni: a.example }"),
+      "11:63 spec.tls.sni conflict () remove it, or write mode: SIMPLE",
+    ],
+    [
+      CART + policy("{ mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a.example] }"),
+      "11:100 spec.tls.subjectAltNames conflict () remove insecureSkipVerify",
+    ],
+    [
+      CART.replace("tcp", "tls") + policy("{ mode: SIMPLE }"),
+      "11:49 spec.tls.mode wrong_protocol (SIMPLE) " +
+        "declare port 81 http or tcp, or give the policy the port it is for",
     ],
     [
       CART + weft("Workload", "{ service: cart, address: 10.0.0.1, ports: { 90: 8080 } }"),

@@ -12,6 +12,7 @@ import {
   type ServiceResource,
 } from "./resource.ts";
 import { routeFindings } from "./validate-routes.ts";
+import { checkOutsideTls } from "./validate-tls.ts";
 
 export interface ValidateOptions {
   /** Accept what the Gateway API accepts at run time: dangling references, shadowed matches. */
@@ -171,6 +172,7 @@ function checkPolicy(
   else if (port !== undefined && !service.spec.ports.some((known) => known.port === port)) {
     noPort([...path, "port"], port, service, report);
   }
+  checkOutsideTls(policy, service, report);
   const target = `${namespace}/${name}:${port ?? "*"}`;
   const other = targets.get(target);
   if (other !== undefined) {

@@ -236,6 +236,20 @@ test("policy is layered field by field: weft, Mesh, service, port", () => {
   });
 });
 
+test("TLS to servers outside is laid over as a whole, and off where a port says so", () => {
+  const tls = (mode: string) => `tls: { mode: SIMPLE, sni: a.example${mode} }`;
+  const text =
+    CART +
+    weft("TrafficPolicy", "a", `{ target: { service: cart }, ${tls(", subjectAltNames: [x]")} }`) +
+    weft("TrafficPolicy", "b", "{ target: { service: cart, port: 81 }, tls: { mode: DISABLE } }");
+  const [web, raw] = body<OutDocument>(
+    compileDocuments(resourcesOf(text), [], MESH),
+    "out.default.cart",
+  ).ports;
+  expect(web?.policy.tls).toEqual({ sni: "a.example", names: ["x"], verify: true });
+  expect(raw?.policy).toEqual(DEFAULT_POLICY);
+});
+
 test("a caller may read what the routes of the service lead to", () => {
   const rules =
     "[{ backendRefs: [{ name: other, port: 9 }, " +

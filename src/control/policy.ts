@@ -1,8 +1,9 @@
 /** Traffic policy of a port, field by field: weft's defaults, Mesh, service, port. */
 
 import { durationMs } from "../config/fields.ts";
+import { certificateBlocks } from "../config/outside-tls.ts";
 import type { TrafficPolicyResource } from "../config/resource.ts";
-import type { RetryCondition, TrafficPolicyDocument } from "../snapshot/document.ts";
+import type { RetryCondition, TlsDocument, TrafficPolicyDocument } from "../snapshot/document.ts";
 
 type PolicySpec = Omit<TrafficPolicyResource["spec"], "target">;
 
@@ -58,6 +59,7 @@ function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyD
   const { loadBalancer, connectionPool: pool, timeouts, retries, retryBudget } = spec;
   const ms = (text: string | undefined, otherwise: number) =>
     text === undefined ? otherwise : durationMs(text);
+  const tls = spec.tls === undefined ? under.tls : tlsOf(spec.tls);
   return {
     balancer: loadBalancer === undefined ? under.balancer : BALANCERS[loadBalancer.simple],
     connectTimeoutMs: ms(pool?.connectTimeout, under.connectTimeoutMs),
@@ -74,5 +76,17 @@ function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyD
     },
     maxConnections: pool?.maxConnections ?? under.maxConnections,
     maxPending: pool?.maxPendingRequests ?? under.maxPending,
+    ...(tls === undefined ? {} : { tls }),
+  };
+}
+
+function tlsOf(spec: NonNullable<PolicySpec["tls"]>): TlsDocument | undefined {
+  if (spec.mode === "DISABLE") return undefined;
+  const { sni, caCertificates: ca } = spec;
+  return {
+    ...(sni === undefined ? {} : { sni }),
+    ...(ca === undefined ? {} : { ca: `${certificateBlocks(ca).join("\n")}\n` }),
+    names: spec.subjectAltNames ?? [],
+    verify: spec.insecureSkipVerify !== true,
   };
 }

@@ -75,7 +75,7 @@ export class Endpoint implements ClientHome {
   /** How connections to it are protected. */
   get security(): Security {
     if (this.mesh !== undefined) return "mtls";
-    return this.#outside?.tls === undefined ? "none" : "tls";
+    return this.#outside?.secure === true ? "tls" : "none";
   }
 
   get name(): string {

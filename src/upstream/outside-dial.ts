@@ -23,27 +23,36 @@ export interface OutsideAddress {
 type Opened = (c: Connection) => ConnectionHandler;
 type Failed = (error: Error) => void;
 
-/** How one server is dialled. */
-export class OutsideDial {
+export interface OutsideOptions {
   /** Undefined: plaintext. */
   readonly tls: TlsDocument | undefined;
-  readonly #names: HostNames;
-  readonly #now: () => number;
+  /** The protocol offered for opaque bytes; "" = none. */
+  readonly opaque: "" | "h2";
+  readonly names: HostNames;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+}
+
+/** How one server is dialled. */
+export class OutsideDial {
+  readonly #options: OutsideOptions;
   /** The address to begin with: connections go to each of them in turn. */
   #turn = 0;
 
-  /** `now`: monotonic milliseconds. */
-  constructor(tls: TlsDocument | undefined, names: HostNames, now: () => number) {
-    this.tls = tls;
-    this.#names = names;
-    this.#now = now;
+  constructor(options: OutsideOptions) {
+    this.#options = options;
+  }
+
+  /** Whether TLS is begun. */
+  get secure(): boolean {
+    return this.#options.tls !== undefined;
   }
 
   /** Calls exactly one of `opened` and `failed`, later. */
   dial(to: OutsideAddress, opened: Opened, failed: Failed): void {
     let tls: DialTls | undefined;
     try {
-      tls = this.tls === undefined ? undefined : dialTls(to, this.tls);
+      if (this.#options.tls !== undefined) tls = this.#dialTls(to, this.#options.tls);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       queueMicrotask(() => failed(new Error(`the policy's certificates are unusable: ${why}`)));
@@ -54,14 +63,14 @@ export class OutsideDial {
   }
 
   #resolve(to: OutsideAddress, tls: DialTls | undefined, opened: Opened, failed: Failed): void {
-    const end = this.#now() + to.timeoutMs;
+    const end = this.#options.now() + to.timeoutMs;
     let waiting = true;
     const fail = (why: string) => guarded("failed", undefined, () => failed(new Error(why)));
     const timer = setTimeout(() => {
       waiting = false;
       fail(`the name was not resolved within ${to.timeoutMs} ms`);
     }, to.timeoutMs);
-    this.#names.find(to.host, to.port).then((found) => {
+    this.#options.names.find(to.host, to.port).then((found) => {
       if (!waiting) return;
       clearTimeout(timer);
       if (found.kind === "refused") {
@@ -83,23 +92,23 @@ export class OutsideDial {
     failed: Failed,
   ): void {
     const [host, ...others] = addresses;
-    const timeoutMs = Math.max(1, end - this.#now());
+    const timeoutMs = Math.max(1, end - this.#options.now());
     dial({ ...to, host: host!, timeoutMs }, opened, (error) => {
-      if (others.length === 0 || this.#now() >= end) failed(error);
+      if (others.length === 0 || this.#options.now() >= end) failed(error);
       else this.#tryEach(others, to, end, opened, failed);
     });
   }
-}
 
-/** @throws Error when the policy's certificates cannot be used. */
-function dialTls(to: OutsideAddress, tls: TlsDocument): DialTls {
-  const serverName = tls.sni ?? (isIP(to.host) === 0 ? to.host : "");
-  const names = tls.names.length > 0 ? tls.names : [serverName === "" ? to.host : serverName];
-  return {
-    context: outsideContext(tls.ca),
-    serverName,
-    // The names of protocols between proxies mean nothing outside.
-    alpn: to.alpn === "http/1.1" ? to.alpn : "",
-    outside: { verify: tls.verify, names },
-  };
+  /** @throws Error when the policy's certificates cannot be used. */
+  #dialTls(to: OutsideAddress, tls: TlsDocument): DialTls {
+    const serverName = tls.sni ?? (isIP(to.host) === 0 ? to.host : "");
+    const names = tls.names.length > 0 ? tls.names : [serverName === "" ? to.host : serverName];
+    return {
+      context: outsideContext(tls.ca),
+      serverName,
+      // The other names are those of protocols between proxies.
+      alpn: to.alpn === "http/1.1" ? to.alpn : this.#options.opaque,
+      outside: { verify: tls.verify, names },
+    };
+  }
 }

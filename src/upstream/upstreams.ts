@@ -102,7 +102,9 @@ export class Upstreams {
     const secure = meshPort !== undefined;
     const port = meshPort ?? document.ports[String(target.port)] ?? target.port;
     const { tls } = target.policy;
-    const how = secure ? target.sni : tls === undefined ? "" : JSON.stringify(tls);
+    // What callers of such a port send is HTTP/2 already, and servers want to be told.
+    const opaque = target.protocol === "http2" || target.protocol === "grpc" ? "h2" : "";
+    const how = secure ? target.sni : tls === undefined ? "" : opaque + JSON.stringify(tls);
     const key = `${address}|${port}|${how}|${identity ?? ""}|${weight}`;
     const known = this.#endpoints.get(key);
     if (known !== undefined) return known;
@@ -110,7 +112,7 @@ export class Upstreams {
     // An endpoint with a mesh port and no identity accepts nobody: it must not be trusted blindly.
     const dialled = secure
       ? { mesh: { sni: target.sni, identity: identity ?? "", context } }
-      : { outside: new OutsideDial(tls, names, now) };
+      : { outside: new OutsideDial({ tls, opaque, names, now }) };
     const endpoint = new Endpoint({ host: address, port, weight, ...dialled }, now, kept);
     this.#endpoints.set(key, endpoint);
     return endpoint;
