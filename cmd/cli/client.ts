@@ -170,14 +170,17 @@ function pinned(pem: string, roots: readonly string[]): boolean {
   return roots.includes(new Bun.CryptoHasher("sha256").update(der).digest("hex"));
 }
 
+/** As many as the API gives at once. */
+const PAGE = 1000;
+
 /** Follows a list's cursor to its end, or until `limit` items are there. */
 export async function getAll<T>(client: Client, path: string, limit = Infinity): Promise<T[]> {
   const items: T[] = [];
+  const list = path.includes("?") ? path : `${path}?limit=${PAGE}`;
   let cursor: string | undefined;
   do {
-    const joint = path.includes("?") ? "&" : "?";
-    const at = cursor === undefined ? "" : `${joint}cursor=${encodeURIComponent(cursor)}`;
-    const page: Page<T> = await client.get(path + at);
+    const at = cursor === undefined ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const page: Page<T> = await client.get(list + at);
     items.push(...page.items);
     cursor = page.next;
   } while (cursor !== undefined && items.length < limit);
