@@ -5,6 +5,7 @@ import { findNatsServer } from "../../src/bus/find-nats-server.ts";
 import { type NatsServer, startNatsServer } from "../../src/bus/nats-server.ts";
 import { tendNatsServer } from "../../src/bus/tend.ts";
 import { CONTROL_INBOX_PREFIX, ownBusCredentials } from "../../src/control/own-identity.ts";
+import { watchWorkloadWay } from "../../src/control/workload-way.ts";
 import { EXIT, Failure } from "../../src/error.ts";
 import type { Authority } from "../../src/identity/ca.ts";
 import { pemCertificates } from "../../src/identity/certificate.ts";
@@ -49,7 +50,16 @@ export async function openBusLink(
     const url = ca.length === 0 ? natsUrl : natsUrl.replaceAll("nats://", "tls://");
     const credentials = externalCredentials(parts);
     const tls = url.startsWith("tls:") ? { tls: ca.length === 0 ? {} : { ca } } : {};
-    const bus = await connected(parts, { url, credentials, external: true, ...tls }, opened);
+    let doubt: Failure | undefined;
+    const dialled = { url, credentials, external: true, doubt: () => doubt, ...tls };
+    const bus = await connected(parts, dialled, opened);
+    const way = watchWorkloadWay({
+      ...{ bus, dial: { servers: url.split(","), ...tls }, nats: parts.held.nats, now: parts.now },
+      found: (problem) => {
+        doubt = problem;
+      },
+    });
+    opened.adopt(way, (stop) => stop());
     return { bus, url, ca };
   }
   const server = await ownServer(parts, opened);
@@ -128,7 +138,9 @@ function externalCredentials({ options, held, now }: LinkParts): () => NatsCrede
   };
 }
 
-type Dialled = Pick<BusOptions, "credentials" | "external" | "tls"> & { readonly url: string };
+type Dialled = Pick<BusOptions, "credentials" | "doubt" | "external" | "tls"> & {
+  readonly url: string;
+};
 
 async function connected(
   { log }: LinkParts,

@@ -41,6 +41,8 @@ export interface BusOptions {
   readonly checkAccount?: boolean;
   /** Shown in the server's connection list. */
   readonly name?: string;
+  /** What somebody else found out about the servers, told when nothing else is wrong. */
+  readonly doubt?: () => Failure | undefined;
   /** In [0, 1); spreads reconnects. */
   readonly random?: () => number;
   /** Hears of errors that no caller is waiting for. */
@@ -111,7 +113,7 @@ export class Bus {
     const external = this.#options.external === true;
     if (this.status.value === "down") return explainLink(this.#lastError ?? "", at, external);
     const stuck = this.#stuckSince !== undefined && performance.now() - this.#stuckSince > STUCK_MS;
-    return stuck ? explainWrites(this.#writeError, at, external) : undefined;
+    return stuck ? explainWrites(this.#writeError, at, external) : this.#options.doubt?.();
   }
 
   /** Resolves when connected; rejects with a `BusError` after `timeoutMs`. */
