@@ -8,6 +8,7 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import type { StatusAnswer } from "../src/api/answers.ts";
 import { parseSources } from "../src/config/parse.ts";
 import type { ProcessResource, Resource, Source } from "../src/config/resource.ts";
 import { validateSet } from "../src/config/validate.ts";
@@ -140,6 +141,7 @@ class Up {
     });
     await Promise.all(units);
     await this.#waitReady();
+    await this.#waitAcquainted(client);
     for (const child of this.#children) child.settle();
     this.#summary((this.#terminal.now() - startedAt) / 1000, client.url);
     return undefined;
@@ -157,7 +159,7 @@ class Up {
       "--log=text",
     ]);
     this.#controlplane = child;
-    child.start();
+    this.#launch(child);
     const settings = { data: folder, controlplane: `https://127.0.0.1:${portBase + 10}` };
     return waitFor("the control plane", CONTROLPLANE_WAIT_MS, child, async () => {
       const client = createClient(locate(settings, {}, 0));
@@ -204,7 +206,7 @@ class Up {
       command,
     );
     this.#proxies.set(proxy.name, child);
-    child.start();
+    this.#launch(child);
     await waitFor(proxy.name, PROXY_WAIT_MS, child, async () => {
       const answer = await fetch(`http://${metricsOf(proxy)}/healthz`);
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
@@ -237,7 +239,7 @@ class Up {
     const cwd = dirname(resolve(this.#options.file));
     const child = this.#child(program.name, cwd, env, program.command);
     this.#programs.set(program.name, child);
-    child.start();
+    this.#launch(child);
   }
 
   async #waitReady(): Promise<void> {
@@ -254,6 +256,22 @@ class Up {
       );
     });
     await Promise.all(waits);
+  }
+
+  /**
+   * Every proxy knows every endpoint, so that the first call of a newcomer finds its service. An
+   * endpoint is published a moment after its registration: the same revision is seen twice.
+   */
+  async #waitAcquainted(client: Client): Promise<void> {
+    let seen = -1;
+    await waitFor("the proxies", PROXY_WAIT_MS, [], async () => {
+      const { bus, proxies } = await client.get<StatusAnswer>("/v1/status");
+      const before = seen;
+      seen = bus.rev;
+      if (before !== seen) throw new Error(`revision ${seen} of the bus is new`);
+      const behind = proxies.find(({ state, ackedRev }) => state === "up" && ackedRev < seen);
+      if (behind !== undefined) throw new Error(`${behind.service} has not taken it over`);
+    });
   }
 
   /** Settles when every program has ended well: a mesh of jobs is finished then. */
@@ -295,6 +313,12 @@ class Up {
       if (child === this.#controlplane) void child.stop(STOP_CONTROLPLANE_MS);
       else child.kill();
     }
+  }
+
+  /** Once stopping has begun nothing starts any more: nobody would stop it. */
+  #launch(child: Child): void {
+    if (this.#stopping) throw new Failure("stopping", "weft up is stopping", "start it again");
+    child.start();
   }
 
   #child(

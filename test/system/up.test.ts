@@ -1,6 +1,6 @@
 /** `weft up`: a whole mesh from one file, and nothing left of it after Ctrl-C. */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Running, run, spawn, takePorts, until, WEFT } from "../harness/mesh.ts";
@@ -38,19 +38,35 @@ interface Up extends Running {
   readonly base: number;
 }
 
-async function up(name: string, documents: (base: number) => string): Promise<Up> {
+function start(name: string, documents: (base: number) => string): Up {
   const base = takePorts(PORTS);
   const file = join(folder, `${name}.yaml`);
   const data = join(folder, name);
   writeFileSync(file, documents(base));
   const child = spawn([WEFT, "up", file, `--data=${data}`, `--port-base=${base}`]);
   started.push(child);
-  await until("weft up says what runs", () => existsSync(join(data, "up.json")), 20_000).catch(
+  return { ...child, data, base };
+}
+
+async function up(name: string, documents: (base: number) => string): Promise<Up> {
+  const mesh = start(name, documents);
+  await until("weft up says what runs", () => existsSync(join(mesh.data, "up.json")), 20_000).catch(
     (error) => {
-      throw new Error(`${error}\n${child.log()}\n${child.output()}`);
+      throw new Error(`${error}\n${mesh.log()}\n${mesh.output()}`);
     },
   );
-  return { ...child, data, base };
+  return mesh;
+}
+
+/** Processes whose environment has this text. */
+function marked(text: string): string[] {
+  return readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/environ`, "utf8").includes(text);
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** Every process that `up` started, and the NATS server of its control plane. */
@@ -84,6 +100,22 @@ test("one Ctrl-C stops every program, proxy and the control plane, and exits 0",
   expect(living(pids)).toEqual([]);
   expect(existsSync(join(mesh.data, "children.json"))).toBe(false);
 }, 40_000);
+
+test("Ctrl-C while it starts leaves nothing either", async () => {
+  const mark = `MARK=${folder}`;
+  for (const sign of ["configuration applied", "first is here"]) {
+    const name = sign.replaceAll(" ", "-");
+    const command = ["sh", "-c", "echo first is here; exec sleep 1000"];
+    const env = `  env: { MARK: "${folder}" }`;
+    const names = ["a", "b", "c", "d"];
+    const mesh = start(name, () => names.map((each) => program(each, command, env)).join("\n---"));
+    await until(sign, () => (mesh.log() + mesh.output()).includes(sign), 20_000);
+    process.kill(mesh.pid, "SIGINT");
+    expect([sign, await mesh.exited]).toEqual([sign, 0]);
+    expect(marked(mark)).toEqual([]);
+    expect((await run(["pgrep", "-f", mesh.data])).stdout).toBe("");
+  }
+}, 60_000);
 
 test("a second Ctrl-C kills what does not stop, and leaves nothing either", async () => {
   const stubborn = ["sh", "-c", "trap '' INT TERM; while :; do sleep 0.1; done"];
