@@ -1,6 +1,7 @@
 /** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
 import type { Admission } from "./admission.ts";
 import { adopt } from "./adopt.ts";
+import { ALERTS, TLS_HANDSHAKE } from "./alert.ts";
 import { countCallbackError } from "./boundary.ts";
 import {
   type BunListener,
@@ -106,14 +107,7 @@ export interface ListenTlsOptions extends ListenOptions {
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
-/** Content type of the first record of a TLS client. */
-const TLS_HANDSHAKE = 22;
-
-/** TLS alerts (RFC 8446 section 6): fatal, in a record of their own. */
 const NOT_TLS: Hello = { kind: "malformed" };
-const ALERT_UNRECOGNIZED_NAME = Uint8Array.of(21, 3, 3, 0, 2, 2, 112);
-const ALERT_NO_APPLICATION_PROTOCOL = Uint8Array.of(21, 3, 3, 0, 2, 2, 120);
-const ALERT_DECODE_ERROR = Uint8Array.of(21, 3, 3, 0, 2, 2, 50);
 
 /**
  * Accepts TLS 1.3. The context is asked for at every connection, so a rotated certificate needs no
@@ -244,7 +238,7 @@ class Handshake implements ConnectionHandler {
       return;
     }
     if (parsed.kind !== "hello") {
-      if (bytes[0] === TLS_HANDSHAKE) this.#refuse("malformed_hello", ALERT_DECODE_ERROR);
+      if (bytes[0] === TLS_HANDSHAKE) this.#refuse("malformed_hello", ALERTS.decodeError);
       else this.#refuse("not_tls");
       return;
     }
@@ -252,9 +246,9 @@ class Handshake implements ConnectionHandler {
     const context = o.context(parsed.serverName);
     const alpn = o.alpn.find((name) => parsed.alpn.includes(name));
     if (context === undefined) {
-      this.#refuse("unknown_server_name", ALERT_UNRECOGNIZED_NAME);
+      this.#refuse("unknown_server_name", ALERTS.unrecognizedName);
     } else if (alpn === undefined && o.alpn.length > 0) {
-      this.#refuse("no_protocol", ALERT_NO_APPLICATION_PROTOCOL);
+      this.#refuse("no_protocol", ALERTS.noApplicationProtocol);
     } else {
       this.#upgrade(bytes, context, alpn === undefined ? undefined : this.#shared.wires.get(alpn));
     }
