@@ -20,11 +20,6 @@ const SLOW = 500;
 
 afterAll(stopAll);
 
-function active(plane: TestPlane): number {
-  const line = /^weft_connections_active\{.*\} (\d+)$/gm;
-  return [...plane.metrics.render().matchAll(line)].reduce((sum, [, n]) => sum + Number(n), 0);
-}
-
 /** `web` calls `cart` through both proxies, and `app` directly. */
 function slowMesh(port: number): { plane: TestPlane; web: TestWorkload } {
   const plane = newPlane({ tickMs: TICK_MS });
@@ -93,7 +88,7 @@ test(`${SLOW} that send or read slowly are given up, and cost others nothing`, a
   clearInterval(drip);
   for (const { text } of [...heads, ...bodies]) expect(text()).toStartWith("HTTP/1.1 408 ");
   // A paused socket hears of its reset when it reads on.
-  expect(await eventually(() => active(plane) <= 8, 10_000)).toBe(true);
+  expect(await eventually(() => plane.plane.active <= 8, 10_000)).toBe(true);
   for (const { socket } of readers) socket.resume();
   await Promise.all(readers.map(({ closed }) => closed));
   for (const { text } of readers) expect(text().length).toBeLessThan(big.length);
