@@ -9,6 +9,7 @@ import { Exchange } from "./exchange.ts";
 import { ownAnswer } from "./heads.ts";
 import { beginOutbound, type Outbound } from "./http.ts";
 import type { OutsideHosts } from "./outside.ts";
+import { ByFirstByte } from "./sni.ts";
 import type { Side } from "./side.ts";
 import type { ProxyState } from "./state.ts";
 import { tunnelToService } from "./tcp.ts";
@@ -58,10 +59,11 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   }
 }
 
-/** The port where an authority in the request names the service. */
+/** The port where the authority of a request, or the server name of TLS, names the service. */
 export function listenOutbound(side: OutboundSide, host: string, port: number): Listener {
   const admission = side.state.admission.outbound;
-  return listen({ host, port, admission, full: FULL, accept: (c) => acceptHttp(c, side) });
+  const accept = (c: Connection) => new ByFirstByte(acceptHttp(c, side), side);
+  return listen({ host, port, admission, full: FULL, accept });
 }
 
 /** A port that leads to one service: HTTP where the service speaks it, else opaque TCP. */
