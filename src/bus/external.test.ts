@@ -77,7 +77,7 @@ const at = (port: number, host = "127.0.0.1") => `nats://${host}:${port}`;
 
 /** Why the bus stays down. */
 async function reason(bus: Bus): Promise<string> {
-  expect(await bus.ready(400).catch(() => "down")).toBe("down");
+  expect(await bus.ready(250).catch(() => "down")).toBe("down");
   return `${bus.problem?.code}: ${bus.problem?.message} -> ${bus.problem?.fix}`;
 }
 
