@@ -41,6 +41,8 @@ export interface ServiceSpec {
   readonly service: string;
   readonly port: number;
   readonly protocol?: Protocol;
+  /** No protocol is declared. */
+  readonly detect?: true;
   readonly policy?: Partial<TrafficPolicyDocument>;
   readonly routes?: RouteTable;
   readonly subsets?: readonly { readonly name: string; readonly labels: Record<string, string> }[];
@@ -79,7 +81,8 @@ export function snapshotOf(
   for (const spec of services) {
     const port: OutPort = {
       port: spec.port,
-      protocol: spec.protocol ?? "http",
+      protocol: spec.protocol ?? (spec.detect === true ? "tcp" : "http"),
+      ...(spec.detect === true ? { detect: true as const } : {}),
       policy: { ...POLICY, ...spec.policy },
       ...(spec.routes === undefined ? {} : { routes: spec.routes }),
     };

@@ -5,6 +5,7 @@ import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
+import { acceptUndeclared } from "./detect.ts";
 import { Exchange } from "./exchange.ts";
 import { ownAnswer } from "./heads.ts";
 import { beginOutbound, type Outbound } from "./http.ts";
@@ -66,7 +67,7 @@ export function listenOutbound(side: OutboundSide, host: string, port: number): 
   return listen({ host, port, admission, full: FULL, accept });
 }
 
-/** A port that leads to one service: HTTP where the service speaks it, else opaque TCP. */
+/** A port that leads to one service: HTTP where the service speaks it, opaque TCP, or found out. */
 export function listenUpstream(
   side: OutboundSide,
   authority: string,
@@ -94,11 +95,18 @@ function acceptUpstream(
   const found = side.local.view?.authorities.resolve(authority);
   if (found?.kind === "service") {
     if (found.port.protocol === "http") return acceptHttp(c, side);
-    side.state.golden.connections.slot("outbound", side.workload).value++;
-    return tunnelToService(c, side.local.upstreams.destination(found.port.target), {
-      state: side.state,
+    const { state, workload, local } = side;
+    state.golden.connections.slot("outbound", workload).value++;
+    const destination = local.upstreams.destination(found.port.target);
+    if (found.port.detect) {
+      const http = () => new Exchange(c, side);
+      const { verdicts } = local;
+      return acceptUndeclared(c, destination, { state, workload, verdicts, http });
+    }
+    return tunnelToService(c, destination, {
+      state,
       direction: "outbound",
-      workload: side.workload,
+      workload,
       opened: () => undefined,
       failed: () => c.destroy(),
     });

@@ -22,6 +22,22 @@ export interface TunnelOptions {
   opened(): Uint8Array | undefined;
   /** Nothing could be reached. */
   failed(reason: Reason, message: string): void;
+  /** Set where it is not known yet whether the caller wants a tunnel. */
+  readonly hold?: Hold;
+}
+
+/** Has the caller to itself until it is known that its bytes are for the tunnel. */
+export interface Hold {
+  readonly holding: boolean;
+  /** An endpoint is there; `join` gives it the caller. The handler is the endpoint's till then. */
+  park(server: Connection, trial: Trial | undefined, join: () => void): ConnectionHandler;
+}
+
+/** A tunnel on its way. It takes over the caller once an endpoint is there. */
+export interface OpeningTunnel extends ConnectionHandler {
+  fail(reason: Reason, message: string): void;
+  /** It was not wanted: nothing is counted, and nothing happens to the caller. */
+  drop(): void;
 }
 
 /** To the application behind an inbound port. */
@@ -67,7 +83,7 @@ export function tunnelToService(
   caller: Connection,
   destination: Destination,
   options: TunnelOptions,
-): ConnectionHandler {
+): OpeningTunnel {
   const tunnel = new Tunnel(caller, undefined, options);
   if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp("none");
@@ -158,7 +174,7 @@ class ServiceTrial implements Trial {
 const IGNORE: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };
 
 /** A caller whose endpoint is being dialled; afterwards the pair of them. */
-class Tunnel implements ConnectionHandler, Ticking {
+class Tunnel implements OpeningTunnel, Ticking {
   meter: TcpMeter | undefined;
   /** Called once when it is over. */
   onOver: (() => void) | undefined;
@@ -178,7 +194,11 @@ class Tunnel implements ConnectionHandler, Ticking {
     this.meter = meter;
     this.#options = options;
     options.state.open.add(this);
-    caller.pause();
+    if (!this.#holding) caller.pause();
+  }
+
+  get #holding(): boolean {
+    return this.#options.hold?.holding === true;
   }
 
   get over(): boolean {
@@ -207,6 +227,11 @@ class Tunnel implements ConnectionHandler, Ticking {
     if (this.#over || this.meter === undefined || this.#caller.closed) {
       server.destroy();
       this.#finish("");
+      return;
+    }
+    if (this.#holding) {
+      const join = () => void this.join(server, endpoint, trial, replay);
+      server.handler = this.#options.hold!.park(server, trial, join);
       return;
     }
     const { meter } = this;
@@ -243,6 +268,7 @@ class Tunnel implements ConnectionHandler, Ticking {
   takeBack(): void {
     this.#leave();
     this.#relay = undefined;
+    if (this.#holding) return;
     this.#caller.handler = this;
     this.#caller.pause();
   }
@@ -256,6 +282,11 @@ class Tunnel implements ConnectionHandler, Ticking {
     if (this.#over) return;
     this.#finish(reason);
     this.#options.failed(reason, message);
+  }
+
+  drop(): void {
+    this.meter = undefined;
+    this.#finish("");
   }
 
   #finish(reason: string): void {
@@ -290,13 +321,16 @@ class Tunnel implements ConnectionHandler, Ticking {
 
   tick(): void {}
 
-  /** A tunnel has no end of its own: it lasts until the drain's limit. */
+  /** A tunnel has no end of its own: it lasts until the drain's limit, unless nobody spoke yet. */
   get idle(): boolean {
-    return false;
+    return this.#holding;
   }
 
   shut(force: boolean): void {
-    if (!force) return;
+    if (!force) {
+      if (this.#holding) this.#caller.close();
+      return;
+    }
     this.#relay?.destroy();
     this.#caller.destroy();
   }

@@ -13,6 +13,7 @@ import type { RequestMeter } from "../telemetry/golden.ts";
 import { Endpoint } from "../upstream/endpoint.ts";
 import { Upstreams } from "../upstream/upstreams.ts";
 import type { ProxyState } from "./state.ts";
+import { Verdicts } from "./verdicts.ts";
 
 /** A service port and where the application behind it listens. */
 export interface AppPort {
@@ -58,6 +59,8 @@ export class LocalWorkload {
   readonly service: string;
   readonly state: ProxyState;
   readonly upstreams: Upstreams;
+  /** What ports without a declared protocol turned out to speak. */
+  readonly verdicts: Verdicts;
   /** By service port. */
   readonly apps: ReadonlyMap<number, { readonly app: AppPort; readonly endpoint: Endpoint }>;
   /** Counts requests that find no service. */
@@ -84,6 +87,7 @@ export class LocalWorkload {
       kept: state.kept,
       names: state.names,
     });
+    this.verdicts = new Verdicts(state.now);
     this.apps = new Map(
       options.app.map((app) => {
         const address = { host: app.host, port: app.port, weight: APP_WEIGHT };

@@ -103,6 +103,7 @@ export class Golden {
   readonly handshakesRefused: Counters;
   readonly retries: Counters;
   readonly pathNormalizations: Counters;
+  readonly detections: Counters;
 
   constructor(metrics: Metrics) {
     this.#requests = metrics.counters(
@@ -145,6 +146,11 @@ export class Golden {
       "weft_path_normalizations_total",
       "Requests whose path was not in normal form: changed, refused, or reported and left alone.",
       ["direction", "workload", "outcome"],
+    );
+    this.detections = metrics.counters(
+      "weft_protocol_detections_total",
+      "Connections to ports without a declared protocol, by what they turned out to be.",
+      ["workload", "peer", "port", "verdict"],
     );
     this.retries = metrics.counters(
       "weft_retries_total",
