@@ -48,9 +48,10 @@ function slow(port: number, text: string): Slow {
 }
 
 test(`${SLOW} that send or read slowly are given up, and cost others nothing`, async () => {
-  const big = Buffer.alloc(8 * 1024 * 1024);
+  const chunk = Buffer.alloc(64 * 1024);
+  const endless = () => new ReadableStream({ pull: (to) => to.enqueue(chunk) });
   const port = serve(async (request) => {
-    if (request.url.endsWith("/big")) return new Response(big);
+    if (request.url.endsWith("/big")) return new Response(endless());
     await request.arrayBuffer();
     return new Response("ok");
   });
@@ -73,7 +74,7 @@ test(`${SLOW} that send or read slowly are given up, and cost others nothing`, a
     const service = i % 2 === 0 ? "cart" : "app";
     const host = `Host: ${service}\r\n`;
     if (i % 10 < 5) heads.push(slow(web.outbound, `GET / HTTP/1.1\r\n${host}X: `));
-    else if (i % 10 < 9) {
+    else if (i % 20 !== 19) {
       bodies.push(slow(web.outbound, `POST / HTTP/1.1\r\n${host}Content-Length: 100\r\n\r\nx`));
     } else {
       const reader = slow(web.outbound, `GET /big HTTP/1.1\r\n${host}\r\n`);
@@ -91,7 +92,6 @@ test(`${SLOW} that send or read slowly are given up, and cost others nothing`, a
   expect(await eventually(() => plane.plane.active <= 8, 10_000)).toBe(true);
   for (const { socket } of readers) socket.resume();
   await Promise.all(readers.map(({ closed }) => closed));
-  for (const { text } of readers) expect(text().length).toBeLessThan(big.length);
   loading = false;
   await Promise.all(load);
   expect(failed).toBe(0);
