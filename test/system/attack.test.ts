@@ -1,6 +1,7 @@
 /** What callers may do to the listening side of a proxy and of the control plane. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import {
   metrics,
@@ -164,3 +165,42 @@ test("API: the control plane lives, and answers when the crowd has gone", async 
   controlplane.kill("SIGTERM");
   expect(await controlplane.exited).toBe(0);
 });
+
+/** Resident memory, MB. */
+function rssMb(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+}
+
+test("answers nobody reads and bodies nobody takes cost little memory", async () => {
+  const chunk = Buffer.alloc(64 * 1024);
+  const forever = new Promise<never>(() => {});
+  const server = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: (request) =>
+      request.method === "GET"
+        ? new Response(new ReadableStream({ pull: (to) => to.enqueue(chunk) }))
+        : forever,
+  });
+  const back = await mesh.sidecar({ service: "endless", app: [`80=${server.port}`] });
+  const front = await mesh.sidecar({ service: "front" });
+  const probe = caller(front.outboundPort, "GET / HTTP/1.1\r\nHost: endless\r\n\r\n");
+  await until("the service is known", () => probe.outcome === "200");
+  (await probe.socket)?.end();
+  const before = [front, back].map(({ pid }) => rssMb(pid));
+  const clients = Array.from({ length: 100 }, (_, i) => {
+    const socket = connect(front.outboundPort, "127.0.0.1").on("error", () => {});
+    if (i % 2 === 0) socket.once("data", () => socket.pause());
+    const get = "GET / HTTP/1.1\r\nHost: endless\r\n\r\n";
+    const post = "POST / HTTP/1.1\r\nHost: endless\r\nContent-Length: 33554432\r\n\r\n";
+    socket.write(i % 2 === 0 ? get : post);
+    if (i % 2 === 1) for (let n = 0; n < 512; n++) socket.write(chunk);
+    return socket;
+  });
+  await Bun.sleep(2500);
+  const grown = [front, back].map(({ pid }, i) => rssMb(pid) - before[i]!);
+  console.log(`memory of 50 slow readers and 50 bodies: +${grown.map(Math.round).join(", +")} MB`);
+  for (const socket of clients) socket.destroy();
+  server.stop(true);
+  for (const megabytes of grown) expect(megabytes).toBeLessThan(100);
+}, 20_000);
