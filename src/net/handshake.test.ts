@@ -1,6 +1,9 @@
 /** Clients that do everything with a TLS port but use it. */
 import { afterAll, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Admission } from "./admission.ts";
 import { callbackErrors } from "./boundary.ts";
 import { testAuthority } from "./certificates.fixture.ts";
@@ -211,6 +214,35 @@ test("garbage after the handshake ends the connection and is no data", async () 
     expect(server.heard[0]).toBe("data 5");
     expect(server.heard[1]).not.toStartWith("data");
   }
+});
+
+test("no session is resumed: each connection proves its identity anew", async () => {
+  const server = echo();
+  const folder = mkdtempSync(join(tmpdir(), "weft-session-"));
+  const identity = join(folder, "identity.pem");
+  const session = join(folder, "session.pem");
+  const { cert, key } = authority.issue("shop");
+  writeFileSync(identity, cert + key);
+  const to = ["-connect", `127.0.0.1:${server.port}`, "-servername", SNI, "-alpn", "http/1.1"];
+  const keys = ["-cert", identity, "-key", identity];
+  const client = async (...more: readonly string[]) => {
+    const command = ["openssl", "s_client", ...to, "-ign_eof", ...more];
+    const child = Bun.spawn(command, { stdin: "pipe", stdout: "pipe", stderr: "ignore" });
+    child.stdin.write("hello\n");
+    child.stdin.flush();
+    const heard: string[] = [];
+    for await (const chunk of child.stdout) {
+      heard.push(Buffer.from(chunk).toString());
+      if (/hello/.test(heard.join(""))) break;
+    }
+    child.kill();
+    return heard.join("");
+  };
+  const first = await client(...keys, "-sess_out", session);
+  expect(first.endsWith("hello\n")).toBe(true);
+  const again = existsSync(session) ? await client(...keys, "-sess_in", session) : "no session";
+  expect(again.includes("Reused")).toBe(false);
+  rmSync(folder, { recursive: true });
 });
 
 // The runtime does not tell a FIN of the peer from one that somebody else forged.

@@ -1,7 +1,14 @@
 /** Certificates and protocol names as the sockets want them. Inside the mesh TLS 1.3 only. */
+import { constants } from "node:crypto";
 import { createSecureContext } from "node:tls";
 import type { BunTlsSocket, NativeContext } from "./bun-socket.ts";
 import type { TlsPeer } from "./connection.ts";
+
+/**
+ * A resumed session stands for what a certificate proved up to hours before, whether or not it has
+ * expired since: every connection proves it anew.
+ */
+const NEVER_RESUMED = constants.SSL_OP_NO_TICKET;
 
 /** A key, its chain and the roots it trusts. Making one costs tens of microseconds: keep it. */
 export interface TlsContext {
@@ -22,6 +29,7 @@ export function tlsContext(o: {
     key: o.key,
     ca: [...o.ca],
     minVersion: "TLSv1.3",
+    secureOptions: NEVER_RESUMED,
   });
   return { native: context };
 }
