@@ -8,8 +8,10 @@ import { type Running, run, spawn, takePorts, until, WEFT } from "../harness/mes
 const folder = mkdtempSync(join(tmpdir(), "weft-up-"));
 const started: Running[] = [];
 
-afterAll(() => {
-  for (const child of started) child.kill("SIGKILL");
+afterAll(async () => {
+  // Killed outright it would leave behind what it started.
+  for (const child of started) child.kill("SIGTERM");
+  await Promise.all(started.map(({ exited }) => exited));
   rmSync(folder, { recursive: true, force: true });
 });
 
