@@ -18,6 +18,7 @@ import {
   told,
 } from "./fields.ts";
 import { outsideTls } from "./outside-tls.ts";
+import { serviceHost } from "./service-host.ts";
 
 export const BALANCERS = ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] as const;
 export const RETRY_CONDITIONS = [
@@ -91,6 +92,7 @@ export const serviceSpec = fields({
   ),
   selector: v.exactOptional(fields({ labels: selectingLabels })),
   subsets: v.exactOptional(list(fields({ name: label, labels: selectingLabels }), 64)),
+  hosts: v.exactOptional(filled(serviceHost, 64, "host")),
   visibility: v.exactOptional(
     filled(
       v.pipe(

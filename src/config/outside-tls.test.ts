@@ -63,3 +63,18 @@ test.each([
   expect(found).toHaveLength(1);
   expect(found[0]).toStartWith(expected);
 });
+
+test.each([
+  ["localhost", "is not a full host name"],
+  ["192.0.2.7", "is not a full host name"],
+  ["*.example.com", "is not a host name"],
+  ["cart.default.mesh", "is a name that the mesh gives itself"],
+  ["x.svc.cluster.local", "is a name that the mesh gives itself"],
+])("%p cannot be a host of a service", (host, reason) => {
+  const spec = { ports: [{ port: 1 }], hosts: [host] };
+  const service = { apiVersion: "weft.dev/v1", kind: "Service", metadata: { name: "a" }, spec };
+  const { issues: found } = parseSources([{ name: "f", text: JSON.stringify(service) }]);
+  expect(found.map((issue) => `${issue.path}: ${issue.reason}`)).toEqual([
+    `spec.hosts[0]: ${reason}`,
+  ]);
+});

@@ -50,7 +50,7 @@ const documents: readonly Bad[] = [
     text: `${SERVICE}  zebra: 1\n`,
     spot:
       "6:3 spec.zebra unknown_field (1) " +
-      "remove it; fields here are ports, selector, subsets, visibility",
+      "remove it; fields here are ports, selector, subsets, hosts, visibility",
   },
   {
     name: "unknown field of metadata",

@@ -109,6 +109,15 @@ describe("the set is refused at the place that is wrong", () => {
       "16:28 spec.target.service conflict (cart) put both into one TrafficPolicy",
     ],
     [
+      weft("Service", "{ ports: [{ port: 1 }], hosts: [a.example, b.example] }", "a") +
+        weft("Service", "{ ports: [{ port: 1 }], hosts: [b.example] }", "b"),
+      "9:39 spec.hosts[0] conflict (b.example) keep one of the two",
+    ],
+    [
+      CART + weft("Service", "{ ports: [{ port: 1 }], hosts: [cart.default] }", "a"),
+      "11:39 spec.hosts[0] conflict (cart.default) remove it",
+    ],
+    [
       CART + policy("{ mode: DISABLE, sni: a.example }"),
       "11:63 spec.tls.sni conflict () remove it, or write mode: SIMPLE",
     ],

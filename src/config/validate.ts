@@ -11,6 +11,7 @@ import {
   resourceKey,
   type ServiceResource,
 } from "./resource.ts";
+import { HOSTS_MAX } from "./service-host.ts";
 import { routeFindings } from "./validate-routes.ts";
 import { checkOutsideTls } from "./validate-tls.ts";
 
@@ -76,11 +77,14 @@ export function findingsOf(set: readonly Resource[], options: ValidateOptions): 
   }
   const findings: Finding[] = [];
   const targets = new Map<string, Resource>();
+  const hosts = new Map<string, string>();
   for (const resource of set) {
     const report = reporter(resource, findings);
     if (resource.kind === "Mesh") checkMesh(resource, report, options.trustDomain);
-    else if (resource.kind === "Service") checkService(resource, report);
-    else if (resource.kind === "Workload") {
+    else if (resource.kind === "Service") {
+      checkService(resource, report);
+      checkHosts(resource, services, hosts, report);
+    } else if (resource.kind === "Workload") {
       checkWorkload(resource, services, report, options.trustDomain);
     } else if (resource.kind === "TrafficPolicy") {
       checkPolicy(resource, services, targets, report);
@@ -126,6 +130,30 @@ function checkService({ spec }: ServiceResource, report: Report): void {
       report(["spec", "subsets", i, "name"], subset.name, "duplicate_name", reason, fix);
     }
     subsets.add(subset.name);
+  });
+}
+
+/** `taken`: the hosts of services before this one, each with its service. */
+function checkHosts(
+  { spec, metadata }: ServiceResource,
+  services: ReadonlyMap<string, ServiceResource>,
+  taken: Map<string, string>,
+  report: Report,
+): void {
+  spec.hosts?.forEach((host, i) => {
+    const at = ["spec", "hosts", i];
+    const [name, namespace, ...more] = host.split(".");
+    const other = taken.get(host);
+    if (other !== undefined) {
+      report(at, host, "conflict", `${other} already answers to it`, "keep one of the two");
+    } else if (more.length === 0 && services.has(`${namespace}/${name}`)) {
+      const reason = `Service ${name} of namespace ${namespace} is called so`;
+      report(at, host, "conflict", reason, "remove it");
+    } else if (taken.size >= HOSTS_MAX) {
+      const reason = `the mesh has more than ${HOSTS_MAX} hosts`;
+      report(at, host, "too_many", reason, "remove hosts that nobody calls");
+    }
+    taken.set(host, `Service/${metadata.namespace}/${metadata.name}`);
   });
 }
 

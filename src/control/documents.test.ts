@@ -236,6 +236,19 @@ test("policy is layered field by field: weft, Mesh, service, port", () => {
   });
 });
 
+test("hosts of services are told to everybody, in order; without any nothing is", () => {
+  const text =
+    weft("Service", "b", "{ ports: [{ port: 1 }], hosts: [z.example, a.example] }") +
+    weft("Service", "a", "{ ports: [{ port: 1 }], hosts: [m.example] }");
+  const mesh = body<MeshDocument>(compileDocuments(resourcesOf(text), [], MESH), "mesh");
+  expect(Object.entries(mesh.hosts ?? {})).toEqual([
+    ["a.example", "default/b"],
+    ["m.example", "default/a"],
+    ["z.example", "default/b"],
+  ]);
+  expect(body(compileDocuments(resourcesOf(CART), [], MESH), "mesh")).not.toHaveProperty("hosts");
+});
+
 test("TLS to servers outside is laid over as a whole, and off where a port says so", () => {
   const tls = (mode: string) => `tls: { mode: SIMPLE, sni: a.example${mode} }`;
   const text =

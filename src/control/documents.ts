@@ -70,6 +70,7 @@ export function compileDocuments(
     configKeys: mesh.configKeys,
     outbound: catalogue.mesh?.spec.outbound ?? "REGISTRY_ONLY",
     pathNormalization: catalogue.mesh?.spec.pathNormalization ?? "DECODE_AND_MERGE_SLASHES",
+    ...hostsOf(catalogue.services),
   };
   const desired: Desired[] = [{ key: "mesh", body }];
   const liveByService = Map.groupBy(live, (endpoint) => nameOf(endpoint));
@@ -108,6 +109,15 @@ export function grantsOf(
     }
   }
   return [...keys].sort(compareText);
+}
+
+/** Nothing where no service has hosts: the bytes of most meshes do not change. */
+function hostsOf(services: ReadonlyMap<string, ServiceResource>): Pick<MeshDocument, "hosts"> {
+  const hosts = [...services].flatMap(([name, { spec }]) =>
+    (spec.hosts ?? []).map((host) => [host, name] as const),
+  );
+  if (hosts.length === 0) return {};
+  return { hosts: Object.fromEntries(hosts.sort(([a], [b]) => compareText(a, b))) };
 }
 
 function nameOf(of: { readonly namespace: string; readonly service: string }): string {

@@ -232,6 +232,24 @@ test("hosts outside are refused by default, and then only those of this host", a
   expect((await talk(away.outbound, await hello("shop.example")).heard).text).toBe(ALERT(80));
 });
 
+test("a service answers to its further hosts, by TLS and by HTTP", async () => {
+  const named = plane.workload("named");
+  const services = [
+    { service: "shop", port: 443, protocol: "tls" as const, endpoints: [plane.endpoint("shop")] },
+    { service: "page", port: 80, endpoints: [plane.endpoint("page")] },
+  ];
+  const hosts = { "shop.example": "default/shop", "page.example": "default/page" };
+  named.snapshot.set(snapshotOf(services, { hosts }));
+  expect(await ask("shop.example", named.outbound)).toBe("shop.example: hello");
+  const page = await fetch(named.url, { headers: { host: "PAGE.example.:80" } });
+  expect(await page.text()).toBe("plain");
+  // One that this workload may not see is a host outside like any other.
+  named.snapshot.set(snapshotOf([], { hosts }));
+  const hidden = await fetch(named.url, { headers: { host: "page.example" } });
+  expect(await hidden.text()).toContain("page.example is not a service of the mesh");
+  expect(plane.asked).toContain("default/page");
+});
+
 test("an upstream port of a tls service is passed through whatever the name", async () => {
   const service = { namespace: "default", service: "shop" };
   const port = plane.plane.listenUpstream(web.local, service, "127.0.0.1", 0);

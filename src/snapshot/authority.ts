@@ -1,7 +1,7 @@
 /**
  * Which service port a caller means by an authority: `cart`, `cart.default`, `cart.default.mesh`,
  * `cart.default.svc.cluster.local`, each with or without port, in any case, with or without a
- * trailing dot. Short names live in the caller's namespace.
+ * trailing dot. Short names live in the caller's namespace. A service may answer to further hosts.
  */
 import type { Snapshot, UpstreamPort, UpstreamService } from "./snapshot.ts";
 
@@ -39,7 +39,7 @@ export function resolveAuthority(
   const split = splitAuthority(authority);
   if (split === undefined) return MALFORMED;
   const { host, port } = split;
-  const name = meshName(host, callerNamespace);
+  const name = hostName(snapshot, host) ?? meshName(host, callerNamespace);
   if (name === undefined) return { kind: "outside", host, port };
   const service = snapshot.services.get(`${name.namespace}/${name.service}`);
   if (service === undefined) return { kind: "unknown", ...name, host, port };
@@ -65,6 +65,15 @@ export function splitAuthority(
   if (!/^[0-9]{1,5}$/.test(digits)) return undefined;
   const port = Number(digits);
   return port >= 1 && port <= 65535 ? { host, port } : undefined;
+}
+
+/** The service that answers to a host of the world outside. */
+function hostName(snapshot: Snapshot, host: string) {
+  const name = snapshot.hosts.get(host);
+  if (name === undefined) return undefined;
+  const slash = name.indexOf("/");
+  // A caller that may not see the service goes where it would go without it.
+  return { namespace: name.slice(0, slash), service: name.slice(slash + 1), certain: false };
 }
 
 function meshName(host: string, callerNamespace: string) {

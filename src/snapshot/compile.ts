@@ -63,6 +63,7 @@ export function compileSnapshot(
     rev: version.rev,
     mesh: context.mesh,
     services,
+    hosts: new Map(Object.entries(context.mesh.hosts ?? {})),
     inbound: inbound as InDocument | undefined,
   };
 }

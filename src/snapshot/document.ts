@@ -20,6 +20,8 @@ export interface MeshDocument {
   readonly outbound: "REGISTRY_ONLY" | "ALLOW_ANY";
   /** Absent in documents of older control planes: the default. */
   readonly pathNormalization?: PathNormalization;
+  /** Hosts that services answer to besides their names in the mesh, as `<namespace>/<service>`. */
+  readonly hosts?: Readonly<Record<string, string>>;
 }
 
 /** `out.<ns>.<svc>`: what a caller needs to reach a service. */

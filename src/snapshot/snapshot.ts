@@ -21,6 +21,8 @@ export interface Snapshot {
   readonly mesh: MeshDocument;
   /** By `<namespace>/<service>`; hosts are resolved by `resolveAuthority`. */
   readonly services: ReadonlyMap<string, UpstreamService>;
+  /** Further hosts of services, each to `<namespace>/<service>`. */
+  readonly hosts: ReadonlyMap<string, string>;
   /** What the service itself enforces; undefined until its `in` document is there. */
   readonly inbound: InDocument | undefined;
 }
