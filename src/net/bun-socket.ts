@@ -21,7 +21,15 @@ export interface BunSocket<Data> {
   terminate(): void;
   pause(): void;
   resume(): void;
+  /** Probes after `delayMs` of silence; ten of them unanswered, a second apart, are the end. */
+  setKeepAlive(enable: boolean, delayMs: number): boolean;
 }
+
+/**
+ * After so much silence a peer is asked whether it is still there. A host that lost its power says
+ * no goodbye, and without this its connections, and whoever waits on them, would stay for ever.
+ */
+export const SILENCE_MS = 60_000;
 
 export interface BunTlsSocket<Data> extends BunSocket<Data> {
   /** The only proof of a verified peer: `handshake` reports success for refused ones too. */

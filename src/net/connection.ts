@@ -64,6 +64,7 @@ const UNATTACHED: BunSocket<Connection> = {
   terminate() {},
   pause() {},
   resume() {},
+  setKeepAlive: () => false,
 };
 
 type Finish = "none" | "end" | "close";

@@ -1,6 +1,6 @@
 /** Opening connections, in plaintext or with TLS that verifies chain and name. */
 import { countCallbackError } from "./boundary.ts";
-import { type BunHandlers, type BunTlsHandlers, bunConnect } from "./bun-socket.ts";
+import { type BunHandlers, type BunTlsHandlers, bunConnect, SILENCE_MS } from "./bun-socket.ts";
 import { Connection, type ConnectionHandler } from "./connection.ts";
 import { type OutsideCheck, objectionTo } from "./outside-tls.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
@@ -75,6 +75,7 @@ const PLAIN: BunHandlers<Connection> = {
   open(socket) {
     const c = socket.data;
     c.attach(socket);
+    socket.setKeepAlive(true, SILENCE_MS);
     if (c.handler instanceof Attempt) c.handler.succeed();
   },
   connectError(socket, error) {
@@ -88,6 +89,7 @@ const SECURE: BunTlsHandlers<Connection> = {
   open(socket) {
     const c = socket.data;
     c.attach(socket);
+    socket.setKeepAlive(true, SILENCE_MS);
     // Connected after the time was up: nobody waits for a handshake any more.
     if (c.handler instanceof Attempt && c.handler.settled) c.destroy();
   },

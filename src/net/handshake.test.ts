@@ -1,6 +1,6 @@
 /** Clients that do everything with a TLS port but use it. */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { callbackErrors } from "./boundary.ts";
 import { testAuthority } from "./certificates.fixture.ts";
 import type { Connection } from "./connection.ts";
 import { dial } from "./dial.ts";
-import { type Listener, listenTls, type RefusedWhy } from "./listen.ts";
+import { type Listener, listen, listenTls, type RefusedWhy } from "./listen.ts";
 import { tlsContext } from "./tls.ts";
 
 const authority = testAuthority();
@@ -293,4 +293,33 @@ test("a dial past its time fails once, and leaves nothing behind", async () => {
   await Bun.sleep(200);
   expect(heard).toEqual(["no connection within 100 ms"]);
   await eventually("the server is rid of it", () => server.admission.open === 0);
+});
+
+/** Connections of this host at `port` whose kernel keeps a timer for keep-alive probes. */
+function probed(port: number): number {
+  const hex = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const rows = readFileSync("/proc/net/tcp", "utf8").trim().split("\n").slice(1);
+  return rows.filter((row) => {
+    const [, local = "", remote = "", state, , timer = ""] = row.trim().split(/\s+/);
+    const ours = local.endsWith(hex) || remote.endsWith(hex);
+    return ours && state === "01" && timer.startsWith("02:");
+  }).length;
+}
+
+test("a peer that falls silent is asked whether it is there, from both ends", async () => {
+  const server = echo();
+  const secure = await honest(server.port);
+  await eventually("both ends of TLS are probed", () => probed(server.port) === 2);
+  secure.close();
+  const nobody = { data() {}, end() {}, drain() {}, close() {} };
+  const plain = listen({ host: "127.0.0.1", port: 0, accept: () => nobody });
+  listeners.push(plain);
+  const opened = Promise.withResolvers<Connection>();
+  const opener = (c: Connection) => {
+    opened.resolve(c);
+    return nobody;
+  };
+  dial({ host: "127.0.0.1", port: plain.port, timeoutMs: 1000 }, opener, opened.reject);
+  await opened.promise;
+  await eventually("both ends of TCP are probed", () => probed(plain.port) === 2);
 });

@@ -9,6 +9,7 @@ import {
   type BunTlsHandlers,
   type BunTlsSocket,
   bunListen,
+  SILENCE_MS,
   type Silent,
   upgradeServer,
 } from "./bun-socket.ts";
@@ -56,6 +57,7 @@ export function listen(o: ListenPlainOptions): Listener {
           turnAway(socket, o.full);
           return;
         }
+        socket.setKeepAlive(true, SILENCE_MS);
         if (admission !== undefined) inside.add(c);
         accepted(c, o.accept);
       },
@@ -140,6 +142,7 @@ export function listenTls(o: ListenTlsOptions): Listener {
           turnAway(raw, undefined);
           return;
         }
+        raw.setKeepAlive(true, SILENCE_MS);
         raw.data = new Handshake(shared, raw as FdSocket<Handshake>);
       },
       data(raw, chunk) {
