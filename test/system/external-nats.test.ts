@@ -1,6 +1,6 @@
 /** A NATS that the operator runs: configured by what weft prints, wrong, gone, wiped and back. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fetchNats } from "../../scripts/fetch-nats.ts";
@@ -108,6 +108,17 @@ test("traffic and changes over the operator's NATS, and no other one runs", asyn
   await mesh.apply(service(8001), "--wait", "--timeout=9s");
   expect((await mesh.weft("check")).stdout + (await mesh.weft("check")).stderr).not.toMatch(/NATS/);
   expect(mesh.natsPid()).toBe(0);
+});
+
+test("the settings stay the same, and a key that is missing is not made anew", async () => {
+  const config = () => run([WEFT, "nats", "config", `--data=${mesh.data}`]);
+  const [operator] = /^operator: .*$/m.exec(printed) ?? [];
+  expect((await config()).stdout).toContain(operator ?? "no operator");
+  const seed = join(mesh.data, "keys", "nats.seed");
+  renameSync(seed, `${seed}.away`);
+  const { code, stderr } = await config();
+  renameSync(`${seed}.away`, seed);
+  expect([code, stderr]).toEqual([1, expect.stringContaining("nats.seed is missing")]);
 });
 
 test("killed and wiped: traffic goes on, changes are kept, and all of it is back", async () => {
