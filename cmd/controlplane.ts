@@ -17,6 +17,7 @@ import { type Authority, openAuthority } from "../src/identity/ca.ts";
 import { type ConfigKey, openConfigKey } from "../src/identity/config-key.ts";
 import { type NatsAuthority, openNatsAuthority } from "../src/identity/nats-auth.ts";
 import { writeDurably } from "../src/identity/secret-file.ts";
+import { checkRuntime } from "../src/net/self-test.ts";
 import { Registry } from "../src/registry/registry.ts";
 import { STORE_FILE, tidyFolder } from "../src/store/backup.ts";
 import { lockFolder } from "../src/store/lock.ts";
@@ -65,7 +66,7 @@ export async function runControlplane(options: ControlplaneOptions): Promise<num
       });
     }
   });
-  const held = await openFolder(options, opened);
+  const [held] = await Promise.all([openFolder(options, opened), checkRuntime()]);
   const door = await ApiDoor.open({ options, authority: held.authority, log, now }, opened);
   const link = await openBusLink({ options, held, door, log, now }, opened);
   await serve(options, held, door, link, log, opened);

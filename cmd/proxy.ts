@@ -9,6 +9,7 @@ import { type AdminFacts, createAdmin, createAdminSocket } from "../src/admin/ad
 import { EXIT } from "../src/error.ts";
 import { Admission } from "../src/net/admission.ts";
 import { type Listener, listen } from "../src/net/listen.ts";
+import { checkRuntime } from "../src/net/self-test.ts";
 import { DataPlane } from "../src/proxy/data-plane.ts";
 import { serveApp } from "../src/serve/serve.ts";
 import { AccessLog } from "../src/telemetry/access-log.ts";
@@ -60,6 +61,7 @@ export async function runProxy(options: ProxyOptions): Promise<number> {
     write: (line) => process.stderr.write(line),
   };
   const log = createLogger(sink);
+  const fit = checkRuntime();
   const lock = takeFolder(options.data);
   const stop = Promise.withResolvers<"drain" | "now">();
   const running = new ProxyProcess(options, sink, log, () => stop.resolve("drain"));
@@ -69,6 +71,7 @@ export async function runProxy(options: ProxyOptions): Promise<number> {
   guard(log);
   try {
     running.open();
+    await fit;
     const joined = running.join();
     void joined.then(
       () => setTimeout(() => Bun.shrink(), SETTLED_MS),
@@ -99,6 +102,8 @@ class ProxyProcess {
   readonly #metrics = new Metrics();
   readonly #proxy: DataPlane;
   readonly #members: readonly Member[];
+  /** Where this process listens: no application reaches these through it. */
+  readonly #ownPorts: Set<number>;
   #admin: Listener | undefined;
   #socket: { stop(force?: boolean): unknown } | undefined;
   readonly #stopTelling: () => void;
@@ -110,6 +115,7 @@ class ProxyProcess {
     this.#log = log;
     this.#drainNow = drainNow;
     this.#members = options.workloads.map((spec) => new Member(options, spec, log));
+    this.#ownPorts = new Set(OWN_OFFSETS.map((offset) => options.portBase + offset));
     const accessLog = new AccessLog((text) => process.stdout.write(text), Date.now);
     const callersMax = proxyCallersMax(options.workloads.length);
     this.#proxy = new DataPlane({
@@ -117,7 +123,7 @@ class ProxyProcess {
       metrics: this.#metrics,
       now: () => performance.now(),
       random: Math.random,
-      ownPorts: new Set(OWN_OFFSETS.map((offset) => options.portBase + offset)),
+      ownPorts: this.#ownPorts,
       ...(options.accessLog ? { accessLog } : {}),
     });
     this.#stopTelling = tellTurnedAway(() => this.#proxy.turnedAway, callersMax, log);
@@ -131,6 +137,7 @@ class ProxyProcess {
     const mesh = bindNext("the mesh port", bind, portBase + MESH, (port) =>
       this.#proxy.listenMesh(bind, port),
     );
+    this.#ownPorts.add(mesh);
     const metrics = this.#openAdmin();
     this.#openSocket();
     const ways: Ways = { mesh, metrics, workloads };
@@ -219,6 +226,7 @@ class ProxyProcess {
     this.#admin = bindNext("the metrics port", metricsBind, portBase + ADMIN, (port) =>
       listen({ host: metricsBind, port, admission, accept: (c) => serveApp(c, app) }),
     );
+    this.#ownPorts.add(this.#admin.port);
     const anywhere = metricsBind === "0.0.0.0" || metricsBind === "::";
     return `${anywhere ? "127.0.0.1" : metricsBind}:${this.#admin.port}`;
   }
