@@ -1,7 +1,8 @@
 /** Opaque TCP through two proxies: a real redis, bulk bytes, half-close in either order. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { connect, createServer, type Server } from "node:net";
-import { run, type Sidecar, TestMesh, takePorts, until } from "../harness/mesh.ts";
+import { metrics, run, type Sidecar, TestMesh, takePorts, until } from "../harness/mesh.ts";
+import { echo } from "../harness/servers.ts";
 
 let mesh: TestMesh;
 let web: Sidecar;
@@ -93,6 +94,43 @@ test("an application that is away resets the caller before any byte", async () =
     socket.on("close", () => resolve(count));
   });
   expect(bytes).toBe(0);
+}, 60_000);
+
+test("ports without a protocol: each is found out", async () => {
+  const http = echo("mixed");
+  const mail = createServer((socket) => socket.end("220 mx.example ESMTP\r\n"));
+  const mailPort: number = await new Promise((resolve) => {
+    mail.listen(0, "127.0.0.1", () => resolve((mail.address() as { port: number }).port));
+  });
+  try {
+    const first = takePorts(3);
+    const app = [`25=${mailPort}`, `6379=${redisPort}`, `8080=${http.port}`];
+    await mesh.sidecar({ service: "mixed", app });
+    const upstream = ["mixed/25", "mixed/6379", "mixed/8080"].map((to, i) => `${to}:${first + i}`);
+    const asker = await mesh.sidecar({ service: "asker-of-all", upstream });
+    const call = (...command: string[]) => run(command);
+    const redis = await call("redis-cli", "-h", "127.0.0.1", "-p", String(first + 1), "ping");
+    expect(redis.stdout.trim()).toBe("PONG");
+    const answer = await call("curl", "-s", `http://127.0.0.1:${first + 2}/path`);
+    expect(JSON.parse(answer.stdout)).toMatchObject({ name: "mixed", path: "/path" });
+    // curl says nothing before it has heard the server.
+    const banner = await call("curl", "-s", "-m", "5", `telnet://127.0.0.1:${first}`);
+    expect(banner.stdout).toBe("220 mx.example ESMTP\r\n");
+    const told = (await metrics(asker)).matchAll(
+      /weft_protocol_detections_total\{.*port="(\d+)",verdict="(\w+)"\} (\d+)/g,
+    );
+    expect([...told].map(([, ...rest]) => rest.join(" ")).sort()).toEqual([
+      "25 server_first 1",
+      "6379 not_http 1",
+      "8080 http 1",
+    ]);
+    expect(await metrics(asker)).toMatch(
+      /weft_requests_total\{.*peer="default\/mixed",port="8080".*code="200".*\} 1/,
+    );
+  } finally {
+    http.stop();
+    mail.close();
+  }
 }, 60_000);
 
 test("CONNECT carries opaque bytes to a TCP service", async () => {
