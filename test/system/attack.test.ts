@@ -108,13 +108,13 @@ async function leave(callers: readonly Caller[]): Promise<void> {
 async function exhaust(name: string, victim: Running, port: number, text: string) {
   const callers = Array.from({ length: CLIENTS }, () => caller(port, text));
   await Promise.all(callers.map(({ socket }) => socket));
-  await Bun.sleep(500);
+  await Bun.sleep(300);
   const before = cpuSeconds(victim.pid);
-  await Bun.sleep(1000);
+  await Bun.sleep(600);
   const outcomes = counts(callers);
   console.log(`${name}: ${JSON.stringify(outcomes)}`);
-  // A listener without a descriptor left spins: a whole second of CPU a second.
-  expect(cpuSeconds(victim.pid) - before).toBeLessThan(0.5);
+  // A listener without a descriptor left spins: as much CPU as time.
+  expect(cpuSeconds(victim.pid) - before).toBeLessThan(0.3);
   return { callers, outcomes };
 }
 
@@ -197,7 +197,7 @@ test("answers nobody reads and bodies nobody takes cost little memory", async ()
     if (i % 2 === 1) for (let n = 0; n < 512; n++) socket.write(chunk);
     return socket;
   });
-  await Bun.sleep(2500);
+  await Bun.sleep(1500);
   const grown = [front, back].map(({ pid }, i) => rssMb(pid) - before[i]!);
   console.log(`memory of 50 slow readers and 50 bodies: +${grown.map(Math.round).join(", +")} MB`);
   for (const socket of clients) socket.destroy();
