@@ -19,7 +19,7 @@ import { Registry } from "../registry/registry.ts";
 import { type ServeEnv, serveApp } from "../serve/serve.ts";
 import type { OutDocument } from "../snapshot/document.ts";
 import { configKeysOf, signMessage } from "../snapshot/envelope.ts";
-import { listResources } from "../store/revisions.ts";
+import { allResources } from "../store/revisions.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { putToken } from "../store/tokens.ts";
 import { forgetWorkloads } from "../store/workloads.ts";
@@ -256,7 +256,7 @@ test("a route to a service nobody declared takes effect with its documents, not 
   const state = { store, trustDomain: "weft.local", now: Date.now, committed: () => {} };
   apply(state, [{ name: "test", text: JSON.stringify(route) }], { author: "test" });
   const facts = { trustDomain: "weft.local", bundle: authority.bundle, configKeys };
-  const resources = listResources(store).map(({ resource }) => resource);
+  const resources = allResources(store).map(({ resource }) => resource);
   const rev = publisher.publish(compileDocuments(resources, [], facts));
   const ms = await until("the route", () => agent.documents.value?.rev === rev);
   expect(ms).toBeLessThan(2_000);

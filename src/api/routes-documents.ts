@@ -5,6 +5,7 @@ import { type ApplyResult, apply, remove, rollback } from "../control/apply.ts";
 import { diffOf, diffRevisions } from "../control/diff.ts";
 import { appendAudit } from "../store/audit.ts";
 import {
+  allResources,
   findResources,
   lastRevision,
   listResources,
@@ -110,7 +111,7 @@ function watch(call: Call): Response {
     const last = lastRevision(store);
     if (seen === undefined) {
       seen = last;
-      const items = listResources(store).filter((row) => row.key.startsWith(prefix));
+      const items = allResources(store).filter((row) => row.key.startsWith(prefix));
       const data = { revision: last, items: items.map(answerOf(call)) };
       return [{ event: "list", id: String(last), data }];
     }

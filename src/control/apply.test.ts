@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Failure } from "../error.ts";
-import { lastRevision, listResources, revision, storedResource } from "../store/revisions.ts";
+import { allResources, lastRevision, revision, storedResource } from "../store/revisions.ts";
 import { openStore, type Store } from "../store/store.ts";
 import {
   type ApplyOptions,
@@ -69,7 +69,7 @@ function failureOf(act: () => unknown): Failure {
   throw new Error("nothing was thrown");
 }
 
-const keys = () => listResources(store).map((row) => row.key);
+const keys = () => allResources(store).map((row) => row.key);
 
 test("an apply is one revision; the same again is none", () => {
   const first = put([service("cart"), service("db")], { message: "start" });

@@ -1,7 +1,7 @@
 /** What separates two sets of documents, and how a set is rebuilt from the history. */
 import type { Resource } from "../config/resource.ts";
 import { EXIT, Failure } from "../error.ts";
-import { lastRevision, listResources, revisionsSince } from "../store/revisions.ts";
+import { allResources, lastRevision, revisionsSince } from "../store/revisions.ts";
 import type { Change, Origin } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
 
@@ -15,7 +15,7 @@ export type DocumentSet = ReadonlyMap<string, Held>;
 
 export function currentSet(store: Store): Map<string, Held> {
   return new Map(
-    listResources(store).map(({ key, resource, origin }) => [key, { resource, origin }]),
+    allResources(store).map(({ key, resource, origin }) => [key, { resource, origin }]),
   );
 }
 

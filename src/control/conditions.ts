@@ -1,6 +1,6 @@
 /** The state of every stored document, worked out once for each revision. */
 import { type ResourceStatus, statusesOf } from "../config/conditions.ts";
-import { lastRevision, listResources } from "../store/revisions.ts";
+import { allResources, lastRevision } from "../store/revisions.ts";
 import type { Store } from "../store/store.ts";
 
 export class Conditions {
@@ -18,7 +18,7 @@ export class Conditions {
   current(): ReadonlyMap<string, ResourceStatus> {
     const revision = lastRevision(this.#store);
     if (revision !== this.#revision) {
-      const set = listResources(this.#store).map(({ resource }) => resource);
+      const set = allResources(this.#store).map(({ resource }) => resource);
       this.#statuses = statusesOf(set, this.#trustDomain);
       this.#revision = revision;
     }

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Failure } from "../error.ts";
-import { lastRevision, listResources, listRevisions } from "../store/revisions.ts";
+import { allResources, lastRevision, listRevisions } from "../store/revisions.ts";
 import { openStore } from "../store/store.ts";
 import { apply, type ControlState } from "./apply.ts";
 import { setAt } from "./changes.ts";
@@ -74,7 +74,7 @@ test("kill -9 in the middle of applies: nothing acknowledged is lost, nothing is
     expect(numbers.length).toBe(lastRevision(store));
     expect(lastRevision(store)).toBeGreaterThanOrEqual(Math.max(...acknowledged.keys()));
     // All ten services of the newest revision or none: they share one port.
-    const ports = listResources(store).map(({ resource }) => JSON.stringify(resource.spec));
+    const ports = allResources(store).map(({ resource }) => JSON.stringify(resource.spec));
     expect([ports.length, new Set(ports).size]).toEqual([10, 1]);
     store.close();
   }
@@ -131,7 +131,7 @@ test("a full disk: 507, nothing half applied, reads go on, and it heals without 
   }
   expect(failure).toBeInstanceOf(Failure);
   expect(failure).toMatchObject({ status: 507, code: "disk_full" });
-  const specs = listResources(store).map(({ resource }) => JSON.stringify(resource.spec));
+  const specs = allResources(store).map(({ resource }) => JSON.stringify(resource.spec));
   expect(new Set(specs)).toEqual(new Set([JSON.stringify({ ports: [{ port: good }] })]));
   expect(lastRevision(store)).toBe(good - 20_000 + 1);
   rmSync(join(small, "ballast"));

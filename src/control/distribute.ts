@@ -3,8 +3,8 @@ import { EXIT, Failure } from "../error.ts";
 import type { LiveEndpoint } from "../registry/member.ts";
 import { MESSAGE_BYTES_MAX } from "../snapshot/envelope.ts";
 import {
+  allResources,
   lastRevision,
-  listResources,
   markPublished,
   revisionCarriedBy,
 } from "../store/revisions.ts";
@@ -59,7 +59,7 @@ export class Distribution {
   async publish(): Promise<boolean> {
     const { store, publisher, endpoints, mesh } = this.#options;
     const number = lastRevision(store);
-    const rows = listResources(store);
+    const rows = allResources(store);
     const created = new Map(rows.map((row) => [row.key, row.created]));
     const resources = rows.map((row) => row.resource);
     const rev = publisher.publish(compileDocuments(resources, endpoints(), mesh, created));

@@ -19,7 +19,7 @@ import {
 import { Allowance } from "../std/allowance.ts";
 import { appendAudit } from "../store/audit.ts";
 import { putCertificate } from "../store/certificates.ts";
-import { listResources } from "../store/revisions.ts";
+import { allResources } from "../store/revisions.ts";
 import type { Grant, TokenRow } from "../store/rows.ts";
 import type { Store } from "../store/store.ts";
 import { useToken } from "../store/tokens.ts";
@@ -166,7 +166,7 @@ function grantedKeys(store: Store, resources: readonly Resource[], member: Insta
 }
 
 function resourcesOf(store: Store): Resource[] {
-  return listResources(store).map((each) => each.resource);
+  return allResources(store).map((each) => each.resource);
 }
 
 function natsUrlFor(url: string, origin: RequestOrigin | undefined): string {

@@ -15,8 +15,25 @@ function stored(row: ResourceRow): StoredResource {
   return { key, resource: JSON.parse(row.body) as Resource, origin, created, revision, t };
 }
 
-/** Current documents in order of key, all or a page of those after `after`. */
-export function listResources(store: Store, after = "", limit = -1): StoredResource[] {
+/**
+ * Every document of a store after the revision with that hash: each join and each publication asks
+ * for all. The hash stands for the whole history, so what a transaction wrote that was then undone
+ * is not taken for what came after it.
+ */
+const held = new WeakMap<Store, { readonly hash: string; readonly all: StoredResource[] }>();
+
+/** Current documents in order of key. */
+export function allResources(store: Store): readonly StoredResource[] {
+  const hash = lastHash(store);
+  const found = held.get(store);
+  if (found?.hash === hash) return found.all;
+  const all = listResources(store, "", -1);
+  held.set(store, { hash, all });
+  return all;
+}
+
+/** A page of the current documents in order of key: those after `after`. */
+export function listResources(store: Store, after: string, limit: number): StoredResource[] {
   return store.db
     .select()
     .from(resources)
@@ -62,6 +79,16 @@ export function lastRevision(store: Store): number {
     .limit(1)
     .get();
   return row?.number ?? 0;
+}
+
+function lastHash(store: Store): string {
+  const row = store.db
+    .select({ hash: revisions.hash })
+    .from(revisions)
+    .orderBy(desc(revisions.number))
+    .limit(1)
+    .get();
+  return row?.hash ?? "";
 }
 
 export function revision(store: Store, number: number): Revision | undefined {

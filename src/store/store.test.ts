@@ -15,7 +15,7 @@ import { Failure } from "../error.ts";
 import { appendAudit, brokenAudit, listAudit } from "./audit.ts";
 import { publishedDocuments, putPublished } from "./documents.ts";
 import { lockFolder } from "./lock.ts";
-import { lastRevision, listResources, listRevisions, putRevision } from "./revisions.ts";
+import { allResources, lastRevision, listRevisions, putRevision } from "./revisions.ts";
 import { putSetting, setting } from "./settings.ts";
 import { openStore, requirePresent } from "./store.ts";
 import { putToken, revokeToken, useToken } from "./tokens.ts";
@@ -67,7 +67,7 @@ test("revisions and documents survive a new start", () => {
   putSetting(store, "epoch", 3);
   store.close();
   const again = openStore(path);
-  expect(listResources(again).map((row) => row.key)).toEqual([
+  expect(allResources(again).map((row) => row.key)).toEqual([
     "Service/default/cart",
     "Service/default/db",
   ]);
@@ -89,7 +89,7 @@ test("a failing transaction leaves nothing behind, an asynchronous one is refuse
   expect(() => store.write(() => Promise.resolve(putRevision(store, create("x"))))).toThrow(
     "synchronous",
   );
-  expect(listResources(store)).toEqual([]);
+  expect(allResources(store)).toEqual([]);
   putRevision(store, create("cart"));
   expect(lastRevision(store)).toBe(1);
   store.close();
@@ -221,5 +221,25 @@ test("the audit chain shows where it was broken", () => {
   expect(brokenAudit(store)).toBeUndefined();
   store.db.run("UPDATE audit SET subject = 'x' WHERE seq = 2");
   expect(brokenAudit(store)).toBe(2);
+  store.close();
+});
+
+test("all documents are read again after each change, and after one that was undone", () => {
+  const store = openStore(join(folder(), "weft.db"));
+  const names = () => allResources(store).map(({ key }) => key);
+  const put = (name: string) => putRevision(store, create(name));
+  put("a");
+  expect(names()).toEqual(["Service/default/a"]);
+  expect(allResources(store)).toBe(allResources(store));
+  const undone = () =>
+    store.write(() => {
+      put("b");
+      expect(names()).toEqual(["Service/default/a", "Service/default/b"]);
+      throw new Error("undone");
+    });
+  expect(undone).toThrow("undone");
+  expect(names()).toEqual(["Service/default/a"]);
+  put("c");
+  expect(names()).toEqual(["Service/default/a", "Service/default/c"]);
   store.close();
 });
