@@ -474,8 +474,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       to: this.#to,
       endpoint: this.#attempts.endpoint,
       attempts: this.#attempts.count,
-      received: this.#received,
-      sent: this.#sent,
+      received: this.#received + (this.#relay?.received ?? 0),
+      sent: this.#sent + (this.#relay?.sent ?? 0),
       status,
       reason,
       durationMs,
@@ -492,9 +492,12 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#clearTimer();
     this.#attempts.detach(client);
     const switching = switchingHeadFor(head, this.head.upgrade ?? "");
-    downstream.writeHead(switching, client.decoder.takeBuffered());
+    const first = client.decoder.takeBuffered();
+    downstream.writeHead(switching, first);
     const early = this.decoder.takeBuffered();
     if (early.length > 0) server.write(early);
+    this.#sent = first.length;
+    this.#received = early.length;
     this.#phase = "tunnel";
     this.#relay = relay(downstream, server, meter, () => {
       this.#attempts.leave();

@@ -28,6 +28,10 @@ export interface Trial {
 }
 
 export interface Relay {
+  /** Bytes from the caller so far. */
+  readonly received: number;
+  /** Bytes from the server so far. */
+  readonly sent: number;
   /** Resets both sides. */
   destroy(): void;
 }
@@ -44,11 +48,19 @@ export function relay(
   trial?: Trial,
 ): Relay {
   const state: RelayState = { open: 2, error: undefined, trial, done };
-  caller.handler = new Direction(server, meter.received, state, false);
-  server.handler = new Direction(caller, meter.sent, state, true);
+  const forth = new Direction(server, meter.received, state, false);
+  const back = new Direction(caller, meter.sent, state, true);
+  caller.handler = forth;
+  server.handler = back;
   caller.resume();
   server.resume();
   return {
+    get received() {
+      return forth.count;
+    },
+    get sent() {
+      return back.count;
+    },
     destroy() {
       caller.destroy();
       server.destroy();
@@ -65,6 +77,7 @@ interface RelayState {
 
 /** What arrives at one side goes to the other. */
 class Direction implements ConnectionHandler {
+  count = 0;
   readonly #to: Connection;
   readonly #bytes: Slot;
   readonly #state: RelayState;
@@ -79,6 +92,7 @@ class Direction implements ConnectionHandler {
 
   data(from: Connection, chunk: Uint8Array): void {
     if (this.#state.trial !== undefined) this.#early(chunk);
+    this.count += chunk.length;
     this.#bytes.value += chunk.length;
     if (!this.#to.write(chunk)) from.pause();
     // As a host would answer bytes for a socket that is gone.
