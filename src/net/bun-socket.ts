@@ -72,13 +72,16 @@ export interface BunListener {
   stop(closeActive?: boolean): void;
 }
 
-interface UpgradeOptions<Data> {
-  readonly isServer: true;
-  /** Bytes already read from the raw socket; without them the handshake hangs. */
-  readonly initialData: Uint8Array;
+interface ClientUpgradeOptions<Data> {
   readonly data: Data;
   readonly tls: BunTlsOptions;
   readonly socket: BunTlsHandlers<Data>;
+}
+
+interface UpgradeOptions<Data> extends ClientUpgradeOptions<Data> {
+  readonly isServer: true;
+  /** Bytes already read from the raw socket; without them the handshake hangs. */
+  readonly initialData: Uint8Array;
 }
 
 /** Turns an accepted socket into the server side of a TLS session. */
@@ -86,8 +89,23 @@ export function upgradeServer<Data>(
   socket: BunSocket<unknown>,
   options: UpgradeOptions<Data>,
 ): BunTlsSocket<Data> {
+  return upgrade(socket, options);
+}
+
+/** Begins a TLS session as a client on a connected socket. */
+export function upgradeClient<Data>(
+  socket: BunSocket<unknown>,
+  options: ClientUpgradeOptions<Data>,
+): BunTlsSocket<Data> {
+  return upgrade(socket, options);
+}
+
+function upgrade<Data>(
+  socket: BunSocket<unknown>,
+  options: ClientUpgradeOptions<Data>,
+): BunTlsSocket<Data> {
   const upgradable = socket as unknown as {
-    upgradeTLS(o: UpgradeOptions<Data>): readonly [unknown, BunTlsSocket<Data>];
+    upgradeTLS(o: ClientUpgradeOptions<Data>): readonly [unknown, BunTlsSocket<Data>];
   };
   return upgradable.upgradeTLS(options)[1];
 }
@@ -112,7 +130,7 @@ interface ConnectOptions<Data> {
   readonly allowHalfOpen: true;
   readonly data: Data;
   readonly tls?: BunTlsOptions;
-  readonly socket: BunHandlers<Data> | BunTlsHandlers<Data>;
+  readonly socket: BunHandlers<Data> | BunTlsHandlers<Data> | Silent<Data>;
 }
 
 /** Outcome arrives at the handlers; the promise rejects in addition to `connectError`. */

@@ -5,6 +5,7 @@
  */
 import { countCallbackError } from "./boundary.ts";
 import type { BunHandlers, BunSocket } from "./bun-socket.ts";
+import type { Ends } from "./proxy-protocol.ts";
 
 /**
  * Callbacks of a connection. `close` comes last and exactly once; it comes without `end` when our
@@ -71,6 +72,8 @@ type Finish = "none" | "end" | "close";
 
 export class Connection {
   handler: ConnectionHandler = IGNORE;
+  /** Between whom it was before a relay that is believed passed it on; undefined = no such relay. */
+  announced: Ends | undefined;
   #socket: BunSocket<Connection> = UNATTACHED;
   #tls: TlsPeer | undefined;
   #queue: Uint8Array[] = [];
@@ -134,6 +137,16 @@ export class Connection {
 
   get localPort(): number {
     return this.#socket.localPort ?? 0;
+  }
+
+  /** Between whom it is: what was announced, else its own addresses. */
+  get ends(): Ends {
+    return (
+      this.announced ?? {
+        source: { address: this.remoteAddress, port: this.remotePort },
+        destination: { address: this.localAddress, port: this.localPort },
+      }
+    );
   }
 
   /**
@@ -224,6 +237,14 @@ export class Connection {
     if (this.#delivering) return;
     this.#deliverHeld(false);
     if (!this.#paused && !this.#closed) this.#socket.resume();
+  }
+
+  /** Gives the handler, a new one, what its predecessor got and did not use. */
+  redeliver(bytes: Uint8Array): void {
+    if (this.#paused || (this.#held !== undefined && this.#held.length > 0)) {
+      this.#held ??= [];
+      this.#held.unshift(bytes);
+    } else this.handler.data(this, bytes);
   }
 
   /** Hands over what arrived while paused; `all` ignores a handler that pauses again. */

@@ -1,6 +1,14 @@
 /** Opening connections, in plaintext or with TLS that verifies chain and name. */
 import { countCallbackError } from "./boundary.ts";
-import { type BunHandlers, type BunTlsHandlers, bunConnect, SILENCE_MS } from "./bun-socket.ts";
+import {
+  type BunHandlers,
+  type BunTlsHandlers,
+  type BunTlsOptions,
+  bunConnect,
+  SILENCE_MS,
+  type Silent,
+  upgradeClient,
+} from "./bun-socket.ts";
 import { Connection, type ConnectionHandler } from "./connection.ts";
 import { type OutsideCheck, objectionTo } from "./outside-tls.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
@@ -21,6 +29,8 @@ export interface DialOptions {
   /** Source address; absent = the kernel's choice. */
   readonly localAddress?: string;
   readonly tls?: DialTls;
+  /** Sent before everything else, TLS included: some hundred bytes. */
+  readonly preface?: Uint8Array;
   /** Name resolution, connect and handshake together, milliseconds. */
   readonly timeoutMs: number;
 }
@@ -37,25 +47,28 @@ export function dial(
   const c = new Connection();
   const attempt = new Attempt(o, c, opened, failed);
   c.handler = attempt;
-  const { tls } = o;
   bunConnect<Connection>({
     hostname: o.host,
     port: o.port,
     ...(o.localAddress === undefined ? {} : { localAddress: o.localAddress }),
     allowHalfOpen: true,
     data: c,
-    ...(tls === undefined
-      ? { socket: PLAIN }
-      : {
-          socket: SECURE,
-          tls: {
-            secureContext: tls.context.native,
-            ...(tls.serverName === "" ? {} : { serverName: tls.serverName }),
-            rejectUnauthorized: tls.outside === undefined,
-            ...(tls.alpn === "" ? {} : { ALPNProtocols: wireOf(tls.alpn) }),
-          },
-        }),
+    ...waysOf(o),
   }).catch((error: Error) => attempt.fail(error));
+}
+
+function waysOf({ tls, preface }: DialOptions) {
+  if (tls === undefined) return { socket: PLAIN };
+  return preface === undefined ? { socket: SECURE, tls: nativeOf(tls) } : { socket: PREFACED };
+}
+
+function nativeOf(tls: DialTls): BunTlsOptions {
+  return {
+    secureContext: tls.context.native,
+    ...(tls.serverName === "" ? {} : { serverName: tls.serverName }),
+    rejectUnauthorized: tls.outside === undefined,
+    ...(tls.alpn === "" ? {} : { ALPNProtocols: wireOf(tls.alpn) }),
+  };
 }
 
 const wires = new Map<string, Uint8Array>();
@@ -76,7 +89,10 @@ const PLAIN: BunHandlers<Connection> = {
     const c = socket.data;
     c.attach(socket);
     socket.setKeepAlive(true, SILENCE_MS);
-    if (c.handler instanceof Attempt) c.handler.succeed();
+    if (!(c.handler instanceof Attempt)) return;
+    const { preface } = c.handler.options;
+    if (preface !== undefined) c.write(preface);
+    c.handler.succeed();
   },
   connectError(socket, error) {
     const { handler } = socket.data;
@@ -116,6 +132,38 @@ const SECURE: BunTlsHandlers<Connection> = {
       c.secured(peer);
       c.handler.succeed();
     }
+  },
+  connectError(socket, error) {
+    const { handler } = socket.data;
+    if (handler instanceof Attempt) handler.fail(error);
+  },
+};
+
+/** Plaintext until the preface is out; what happens after that, TLS's own socket tells. */
+const PREFACED: Silent<Connection> = {
+  open(socket) {
+    const c = socket.data;
+    const attempt = c.handler;
+    if (!(attempt instanceof Attempt)) return;
+    const { tls, preface } = attempt.options;
+    if (tls === undefined || preface === undefined || attempt.settled) {
+      socket.terminate();
+      return;
+    }
+    if (socket.write(preface) === preface.length) {
+      upgradeClient<Connection>(socket, { data: c, tls: nativeOf(tls), socket: SECURE });
+      return;
+    }
+    socket.terminate();
+    attempt.fail(new Error("the peer closed the connection before TLS"));
+  },
+  end() {},
+  drain() {},
+  close() {},
+  error(socket, error) {
+    countCallbackError("raw", error);
+    socket.terminate();
+    if (socket.data.handler instanceof Attempt) socket.data.handler.fail(error);
   },
   connectError(socket, error) {
     const { handler } = socket.data;

@@ -15,6 +15,7 @@ import {
 } from "./bun-socket.ts";
 import { HELLO_BYTES_MAX, type Hello, readClientHello } from "./client-hello.ts";
 import { Connection, type ConnectionHandler, type TlsPeer } from "./connection.ts";
+import { AwaitHeader, type Relays } from "./relays.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
 
 export interface Listener {
@@ -37,6 +38,8 @@ export interface ListenOptions {
 export interface ListenPlainOptions extends ListenOptions {
   /** Sent to callers for whom there is no room, as far as they take it; absent: a reset alone. */
   readonly full?: Uint8Array;
+  /** Who begins connections with a PROXY header; absent: nobody. */
+  readonly relays?: Relays;
 }
 
 /** @throws Error with `code` EADDRINUSE, EACCES or EADDRNOTAVAIL. */
@@ -59,7 +62,9 @@ export function listen(o: ListenPlainOptions): Listener {
         }
         socket.setKeepAlive(true, SILENCE_MS);
         if (admission !== undefined) inside.add(c);
-        accepted(c, o.accept);
+        if (o.relays?.includes(c.remoteAddress) === true) {
+          c.handler = new AwaitHeader(c, o.relays, o.accept);
+        } else accepted(c, o.accept);
       },
       ...(admission === undefined
         ? {}
