@@ -135,6 +135,11 @@ describe("the set is refused at the place that is wrong", () => {
       '11:56 spec.ports["90"] unknown_port (90) use 80 or 81, or add the port to the Service',
     ],
     [
+      CART + weft("Workload", "{ service: cart, address: localhost }"),
+      "11:33 spec.address invalid_address (localhost) " +
+        "write 127.0.0.1 if each proxy's own host is meant",
+    ],
+    [
       CART + weft("Workload", "{ service: cart, address: 10.0.0.1, meshPort: 17006 }"),
       "11:7 spec missing_field (identity) add identity, or remove the other",
     ],

@@ -178,6 +178,11 @@ function checkWorkload(
     const reason = "meshPort and identity belong together: a proxy is dialled by its identity";
     report(["spec"], missing, "missing_field", reason, `add ${missing}, or remove the other`);
   }
+  if (spec.meshPort === undefined && /(?:^|\.)localhost$/.test(spec.address)) {
+    const reason = "a name that leads a proxy to its own host is never dialled";
+    const fix = "write 127.0.0.1 if each proxy's own host is meant";
+    report(["spec", "address"], spec.address, "invalid_address", reason, fix);
+  }
   const prefix = `spiffe://${trustDomain}/`;
   if (trustDomain !== undefined && spec.identity?.startsWith(prefix) === false) {
     const reason = `the identity is not of trust domain ${trustDomain}`;
