@@ -1,6 +1,7 @@
 /** Plain callers, TLS servers outside of the mesh: what the proxy between them makes of it. */
 import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectHttp2, createSecureServer } from "node:http2";
 import { createServer as createHttps } from "node:https";
 import type { Server } from "node:net";
 import { tmpdir } from "node:os";
@@ -163,6 +164,24 @@ test("opaque TCP goes on as TLS, both ends closing in order", async () => {
   expect(plane.metrics.render()).toMatch(
     /weft_tcp_connections_total\{.*peer="default\/api".*tls="tls",reason="connect_failed"\} 1/,
   );
+});
+
+test("HTTP/2 of a caller goes on as HTTP/2 over TLS", async () => {
+  const server = createSecureServer({ cert: good.cert, key: good.key }, (request, response) => {
+    response.end(`${request.httpVersion} ${request.headers[":authority"]}`);
+  });
+  const at = await port(server);
+  const plane = newPlane();
+  const web = plane.workload("web");
+  web.snapshot.set(snapshotOf([{ ...api(at, SIMPLE), protocol: "http2" }]));
+  const service = { namespace: "default", service: "api" };
+  const upstream = plane.plane.listenUpstream(web.local, service, "127.0.0.1", 0);
+  const client = connectHttp2(`http://127.0.0.1:${upstream}`);
+  const stream = client.request({ ":path": "/", ":authority": "api.test" });
+  let text = "";
+  for await (const chunk of stream) text += String(chunk);
+  client.close();
+  expect(text).toBe("2.0 api.test");
 });
 
 test("endpoints of the mesh keep mutual TLS whatever the policy says", async () => {
