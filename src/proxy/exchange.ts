@@ -15,16 +15,16 @@ import type { RequestHead, ResponseHead } from "../http/message.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { CompiledEdit } from "../route/headers.ts";
-import type { RequestMeter } from "../telemetry/golden.ts";
 import type { HttpClient } from "../upstream/http-client.ts";
 import { Attempts, type Sender } from "./attempts.ts";
-import { type Forward, logRequest } from "./forward.ts";
+import type { Forward } from "./forward.ts";
 import { ownAnswer, responseHeadFor, switchingHeadFor } from "./heads.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { type Relay, relay } from "./relay.ts";
 import type { Side } from "./side.ts";
 import { Standstill } from "./standstill.ts";
 import type { Ticking } from "./state.ts";
+import { Tally } from "./tally.ts";
 
 type Phase = "idle" | "deciding" | "forwarding" | "tunnel" | "closed";
 
@@ -48,18 +48,16 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
 
   /** The request: valid outside of "idle". */
   #head: RequestHead | undefined;
-  #startedAt = 0;
   #to: Forward | undefined;
   #requestEnded = false;
   #closeAfter = false;
-  #received = 0;
   readonly #attempts: Attempts;
+  readonly #tally: Tally;
 
   /** The answer. */
   #answerHead: ResponseHead | undefined;
   readonly #down = new MessageWriter();
   #downBlocked = false;
-  #sent = 0;
 
   #requestTimer: ReturnType<typeof setTimeout> | undefined;
   #relay: Relay | undefined;
@@ -69,6 +67,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#side = side;
     this.decoder = new RequestDecoder(side.limits);
     this.#attempts = new Attempts(this, side);
+    this.#tally = new Tally(side, this.#attempts);
     side.state.open.add(this);
   }
 
@@ -157,7 +156,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     const down = this.downstream.queuedBytes;
     const up = this.#attempts.queuedBytes;
     const owed = down > 0 || up > 0 || (this.#attempts.active && !this.#requestEnded);
-    if (!this.#still.tooLong(this.#received + this.#sent, down + up, owed)) return;
+    if (!this.#still.tooLong(this.#tally.received + this.#tally.sent, down + up, owed)) return;
     if (this.#phase === "idle" || this.#phase === "closed") {
       this.downstream.destroy();
       return;
@@ -225,11 +224,9 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   #begin(head: RequestHead | undefined): void {
     this.#phase = "deciding";
     this.#head = head;
-    this.#startedAt = this.#side.state.now();
+    this.#tally.begin();
     this.#requestEnded = false;
     this.#closeAfter = head === undefined || !head.keepAlive || this.#side.state.draining;
-    this.#received = 0;
-    this.#sent = 0;
     this.#answerHead = undefined;
     this.#down.clear();
     this.#to = undefined;
@@ -274,7 +271,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       if (event === "body") {
         if (body !== undefined) attempts.send(body, false);
         body = this.decoder.body;
-        this.#received += body.length;
+        this.#tally.received += body.length;
         attempts.keep(body);
       } else if (event === "end") {
         this.#requestEnded = true;
@@ -307,7 +304,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       if (event === "body") {
         if (body !== undefined) this.#sendDown(body, false, "");
         body = decoder.body;
-        this.#sent += body.length;
+        this.#tally.sent += body.length;
       } else if (event === "head") {
         if (!this.#onAnswerHead(client, decoder.head)) return;
       } else if (event === "end") {
@@ -455,31 +452,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#requestTimer = undefined;
   }
 
-  #meter(): RequestMeter {
-    const destination = this.#to?.destination;
-    if (destination === undefined) return this.#side.meter;
-    return destination.meters.http(this.#attempts.endpoint?.security ?? "none");
-  }
-
   #record(status: number, reason: string): void {
-    const { state } = this.#side;
-    const durationMs = state.now() - this.#startedAt;
-    const meter = this.#meter();
-    meter.record(status, reason, durationMs);
-    if (this.#received > 0) meter.received.value += this.#received;
-    if (this.#sent > 0) meter.sent.value += this.#sent;
-    if (state.accessLog === undefined) return;
-    logRequest(state.accessLog, this.#side, {
-      head: this.#head,
-      to: this.#to,
-      endpoint: this.#attempts.endpoint,
-      attempts: this.#attempts.count,
-      received: this.#received + (this.#relay?.received ?? 0),
-      sent: this.#sent + (this.#relay?.sent ?? 0),
-      status,
-      reason,
-      durationMs,
-    });
+    this.#tally.record(status, reason, this.#head, this.#to, this.#relay);
   }
 
   // ---- upgrades --------------------------------------------------------------------------------
@@ -488,7 +462,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   #tunnel(client: HttpClient, head: ResponseHead): void {
     const { downstream } = this;
     const server = client.connection;
-    const meter = this.#meter();
+    const meter = this.#tally.meter(this.#to);
     this.#clearTimer();
     this.#attempts.detach(client);
     const switching = switchingHeadFor(head, this.head.upgrade ?? "");
@@ -496,8 +470,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     downstream.writeHead(switching, first);
     const early = this.decoder.takeBuffered();
     if (early.length > 0) server.write(early);
-    this.#sent = first.length;
-    this.#received = early.length;
+    this.#tally.sent = first.length;
+    this.#tally.received = early.length;
     this.#phase = "tunnel";
     this.#relay = relay(downstream, server, meter, () => {
       this.#attempts.leave();
