@@ -37,7 +37,7 @@ const CERTIFICATES = "spec.tls.caCertificates invalid_value: ";
 
 test.each([
   [{}, "spec.tls.mode missing_field: mode is required"],
-  [{ mode: "MUTUAL" }, "spec.tls.mode invalid_value: must be one of DISABLE, SIMPLE"],
+  [{ mode: "ISTIO_MUTUAL" }, "spec.tls.mode invalid_value: must be one of DISABLE, SIMPLE, MUTUAL"],
   [{ sni: "*.example.com" }, "spec.tls.sni invalid_hostname: is not a host name"],
   [{ sni: "192.0.2.7" }, "spec.tls.sni invalid_hostname: is an address, and only names are sent"],
   [
@@ -56,7 +56,12 @@ test.each([
     `${CERTIFICATES}holds a private key`,
   ],
   [{ caCertificates: `${first}\n`.repeat(20) }, `${CERTIFICATES}is longer than 12 KiB`],
-  [{ privateKey: "/etc/key.pem" }, "spec.tls.privateKey unknown_field: there is no field"],
+  [{ privateKey: "key.pem" }, "spec.tls.privateKey invalid_path: is not the path of a file"],
+  [
+    { privateKey: "-----BEGIN PRIVATE KEY-----" },
+    "spec.tls.privateKey invalid_path: is not the path of a file",
+  ],
+  [{ caCrl: "x" }, "spec.tls.caCrl unknown_field: there is no field"],
 ])("%#: what cannot be meant is refused", (tls, expected) => {
   const given = "mode" in tls || Object.keys(tls).length === 0 ? tls : { mode: "SIMPLE", ...tls };
   const found = issues(given);

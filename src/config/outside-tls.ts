@@ -73,10 +73,21 @@ const altName = v.pipe(
   ),
 );
 
+/** Secrets stay where they are: a document names the file that holds them. */
+const file = v.pipe(
+  v.string(),
+  v.regex(
+    /^\/[^\0\n]{0,4095}$/,
+    told("invalid_path", "is not the path of a file", "write the full path on the proxy's host"),
+  ),
+);
+
 export const outsideTls = fields({
-  mode: oneOf(["DISABLE", "SIMPLE"]),
+  mode: oneOf(["DISABLE", "SIMPLE", "MUTUAL"]),
   sni: v.exactOptional(serverName),
   caCertificates: v.exactOptional(certificates),
   subjectAltNames: v.exactOptional(filled(altName, 32, "name")),
+  clientCertificate: v.exactOptional(file),
+  privateKey: v.exactOptional(file),
   insecureSkipVerify: v.exactOptional(v.boolean()),
 });

@@ -12,17 +12,21 @@ export function checkOutsideTls(
   if (tls === undefined) return;
   const path = ["spec", "tls"];
   if (tls.mode === "DISABLE") {
-    for (const field of [
-      "sni",
-      "caCertificates",
-      "subjectAltNames",
-      "insecureSkipVerify",
-    ] as const) {
-      if (tls[field] === undefined) continue;
+    for (const field of Object.keys(tls)) {
+      if (field === "mode") continue;
       const reason = `without TLS ${field} means nothing`;
       report([...path, field], "", "conflict", reason, "remove it, or write mode: SIMPLE");
     }
     return;
+  }
+  for (const field of ["clientCertificate", "privateKey"] as const) {
+    if (tls.mode === "MUTUAL" && tls[field] === undefined) {
+      const reason = "MUTUAL shows a certificate, which is two files on the proxy's host";
+      report(path, field, "missing_field", reason, `add ${field}, or write mode: SIMPLE`);
+    } else if (tls.mode === "SIMPLE" && tls[field] !== undefined) {
+      const reason = `SIMPLE shows no certificate, so ${field} means nothing`;
+      report([...path, field], "", "conflict", reason, "remove it, or write mode: MUTUAL");
+    }
   }
   if (tls.insecureSkipVerify === true) {
     for (const field of ["caCertificates", "subjectAltNames"] as const) {

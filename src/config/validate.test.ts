@@ -122,6 +122,14 @@ describe("the set is refused at the place that is wrong", () => {
       "11:63 spec.tls.sni conflict () remove it, or write mode: SIMPLE",
     ],
     [
+      CART + policy("{ mode: SIMPLE, privateKey: /etc/key.pem }"),
+      "11:69 spec.tls.privateKey conflict () remove it, or write mode: MUTUAL",
+    ],
+    [
+      CART + policy("{ mode: MUTUAL, clientCertificate: /etc/cert.pem }"),
+      "11:41 spec.tls missing_field (privateKey) add privateKey, or write mode: SIMPLE",
+    ],
+    [
       CART + policy("{ mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a.example] }"),
       "11:100 spec.tls.subjectAltNames conflict () remove insecureSkipVerify",
     ],

@@ -261,6 +261,14 @@ test("TLS to servers outside is laid over as a whole, and off where a port says 
   ).ports;
   expect(web?.policy.tls).toEqual({ sni: "a.example", names: ["x"], verify: true });
   expect(raw?.policy).toEqual(DEFAULT_POLICY);
+  const files = "clientCertificate: /c.pem, privateKey: /k.pem";
+  const mutual = `{ target: { service: cart }, tls: { mode: MUTUAL, ${files} } }`;
+  const [shown] = body<OutDocument>(
+    compileDocuments(resourcesOf(CART + weft("TrafficPolicy", "a", mutual)), [], MESH),
+    "out.default.cart",
+  ).ports;
+  const client = { certificate: "/c.pem", key: "/k.pem" };
+  expect(shown?.policy.tls).toEqual({ client, names: [], verify: true });
 });
 
 test("a caller may read what the routes of the service lead to", () => {

@@ -82,10 +82,12 @@ function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyD
 
 function tlsOf(spec: NonNullable<PolicySpec["tls"]>): TlsDocument | undefined {
   if (spec.mode === "DISABLE") return undefined;
-  const { sni, caCertificates: ca } = spec;
+  const { sni, caCertificates: ca, clientCertificate: certificate, privateKey: key } = spec;
+  const shown = certificate !== undefined && key !== undefined;
   return {
     ...(sni === undefined ? {} : { sni }),
     ...(ca === undefined ? {} : { ca: `${certificateBlocks(ca).join("\n")}\n` }),
+    ...(shown ? { client: { certificate, key } } : {}),
     names: spec.subjectAltNames ?? [],
     verify: spec.insecureSkipVerify !== true,
   };

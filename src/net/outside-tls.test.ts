@@ -1,5 +1,8 @@
 import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer as createPlain, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createServer, type TlsOptions } from "node:tls";
 import { type TestIdentity, testAuthority } from "./certificates.fixture.ts";
 import { readClientHello } from "./client-hello.ts";
@@ -34,13 +37,21 @@ interface Ask {
   readonly alpn?: string;
   readonly check?: Partial<OutsideCheck>;
   readonly roots?: string;
+  readonly client?: { readonly certificate: string; readonly key: string };
 }
+
+let clock = 0;
 
 /** What the server says, or why it is refused. */
 function ask(port: number, o: Ask = {}): Promise<string> {
-  const { serverName = NAME, alpn = "", check, roots = ca.root } = o;
+  const { serverName = NAME, alpn = "", check, roots = ca.root, client } = o;
   const outside = { verify: true, names: [serverName], ...check };
-  const tls = { context: outsideContext(roots), serverName, alpn, outside };
+  const tls = {
+    context: outsideContext({ ca: roots, ...(client ? { client } : {}) }, clock),
+    serverName,
+    alpn,
+    outside,
+  };
   return new Promise((resolve) => {
     let text = "";
     dial(
@@ -163,4 +174,37 @@ test("name and protocol travel in the hello", async () => {
     serverName: NAME,
     alpn: ["http/1.1"],
   });
+});
+
+test("a client certificate is read from files, and again when both are replaced", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "weft-client-"));
+  stops.push(() => rmSync(folder, { recursive: true, force: true }));
+  const client = { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") };
+  const server = createServer(
+    { cert: good.cert, key: good.key, ca: ca.root, requestCert: true, rejectUnauthorized: false },
+    (socket) => {
+      socket.on("error", () => {});
+      socket.end(`${socket.authorized} ${socket.getPeerCertificate().subjectaltname ?? "nobody"}`);
+    },
+  );
+  const port = await started(server);
+  expect(await ask(port)).toBe("false nobody");
+  expect(() => outsideContext({ ca: ca.root, client }, clock)).toThrow("ENOENT");
+  const put = (name: "cert" | "key", service: string, identity = ca.issue(service)) => {
+    writeFileSync(join(folder, `${name}.pem`), identity[name]);
+    return identity;
+  };
+  put("key", "a", put("cert", "a"));
+  expect(await ask(port, { client })).toMatch(/^true .*sa\/a,/);
+  const next = put("cert", "bb");
+  expect(await ask(port, { client })).toMatch(/^true .*sa\/a,/);
+  clock += 2000;
+  // The key of the new certificate is not there yet.
+  expect(await ask(port, { client })).toMatch(/^true .*sa\/a,/);
+  put("key", "bb", next);
+  clock += 2000;
+  expect(await ask(port, { client })).toMatch(/^true .*sa\/bb,/);
+  rmSync(client.key);
+  clock += 2000;
+  expect(await ask(port, { client })).toMatch(/^true .*sa\/bb,/);
 });

@@ -1,5 +1,6 @@
 /** TLS towards servers outside of the mesh: whom to trust, and what is wrong with who answers. */
 import { X509Certificate } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { createSecureContext, getCACertificates } from "node:tls";
 import type { BunTlsSocket } from "./bun-socket.ts";
@@ -13,24 +14,64 @@ export interface OutsideCheck {
   readonly names: readonly string[];
 }
 
+/** Who to trust, and who to be. */
+export interface OutsideTrust {
+  /** Certificates, PEM; absent = what the host trusts. */
+  readonly ca?: string;
+  /** Files on this host with our own chain and its key, PEM; absent = we show nothing. */
+  readonly client?: { readonly certificate: string; readonly key: string };
+}
+
+interface Known {
+  readonly context: TlsContext;
+  /** Of the files it was made from. */
+  readonly stamp: string;
+  /** When they were last looked at, monotonic milliseconds. */
+  lookedAt: number;
+}
+
 const CONTEXTS_MAX = 256;
-const contexts = new Map<string, TlsContext>();
+/** How soon replaced files are noticed. */
+const LOOK_MS = 1000;
+const contexts = new Map<string, Known>();
 
 /**
- * Trusts `ca` (certificates, PEM), or what the host trusts where it is absent. TLS 1.2 is enough:
- * servers outside are not ours to choose. Kept: the host's roots take 20 ms to read.
- * @throws Error when `ca` holds no certificates.
+ * TLS 1.2 is enough: servers outside are not ours to choose. Kept, as the host's roots take 20 ms
+ * to read; made anew when the client's files change, and while new ones do not fit together the
+ * old ones stay in use.
+ * @throws Error when `ca` holds no certificates, or the files were never usable.
  */
-export function outsideContext(ca: string | undefined): TlsContext {
-  const key = ca ?? "";
-  let context = contexts.get(key);
-  if (context === undefined) {
-    if (contexts.size >= CONTEXTS_MAX) contexts.clear();
-    const made = createSecureContext({ ca: ca ?? hostRoots(), minVersion: "TLSv1.2" });
-    context = { native: made.context };
-    contexts.set(key, context);
+export function outsideContext(trust: OutsideTrust, now: number): TlsContext {
+  const { ca, client } = trust;
+  const key = client === undefined ? `${ca}` : `${ca}\n${client.certificate}\n${client.key}`;
+  const known = contexts.get(key);
+  if (known !== undefined && (client === undefined || now - known.lookedAt < LOOK_MS)) {
+    return known.context;
   }
-  return context;
+  try {
+    if (known !== undefined) known.lookedAt = now;
+    const stamp =
+      client === undefined ? "" : `${stampOf(client.certificate)} ${stampOf(client.key)}`;
+    if (known?.stamp === stamp) return known.context;
+    const { context: native } = createSecureContext({
+      ca: ca ?? hostRoots(),
+      minVersion: "TLSv1.2",
+      ...(client === undefined
+        ? {}
+        : { cert: readFileSync(client.certificate), key: readFileSync(client.key) }),
+    });
+    if (contexts.size >= CONTEXTS_MAX) contexts.clear();
+    contexts.set(key, { context: { native }, stamp, lookedAt: now });
+    return { native };
+  } catch (error) {
+    if (known === undefined) throw error;
+    return known.context;
+  }
+}
+
+function stampOf(file: string): string {
+  const { ino, mtimeMs, size } = statSync(file);
+  return `${ino}/${mtimeMs}/${size}`;
 }
 
 /** The host's store, which its owner keeps; without one the roots this program was built with. */

@@ -182,7 +182,7 @@ describe.skipIf(haproxy === null)("with HAProxy", () => {
       (folder) => answer(plain, "") + answer(secure, `ssl crt ${folder}/api.pem`),
     );
     const tls: DialTls = {
-      context: outsideContext(ca.root),
+      context: outsideContext({ ca: ca.root }, 0),
       ...{ serverName: NAME, alpn: "", outside: { verify: true, names: [NAME] } },
     };
     for (const port of [plain, secure]) {
@@ -226,7 +226,7 @@ test("a server that hangs up on the preface is a failure, not a wait", async () 
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as { port: number };
   const tls: DialTls = {
-    context: outsideContext(ca.root),
+    context: outsideContext({ ca: ca.root }, 0),
     ...{ serverName: NAME, alpn: "", outside: { verify: true, names: [NAME] } },
   };
   const begun = performance.now();

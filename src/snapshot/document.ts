@@ -79,6 +79,8 @@ export interface TlsDocument {
   readonly sni?: string;
   /** Certificates to trust, PEM; absent = those the proxy's host trusts. */
   readonly ca?: string;
+  /** Files on the proxy's host with the certificate and key to show; absent = none is shown. */
+  readonly client?: { readonly certificate: string; readonly key: string };
   /** Host names or addresses, one of which the certificate must carry; [] = the server name. */
   readonly names: readonly string[];
   /** False: anybody may answer. */

@@ -104,7 +104,7 @@ export class OutsideDial {
     const serverName = tls.sni ?? (isIP(to.host) === 0 ? to.host : "");
     const names = tls.names.length > 0 ? tls.names : [serverName === "" ? to.host : serverName];
     return {
-      context: outsideContext(tls.ca),
+      context: outsideContext(tls, this.#options.now()),
       serverName,
       // The other names are those of protocols between proxies.
       alpn: to.alpn === "http/1.1" ? to.alpn : this.#options.opaque,
