@@ -118,8 +118,8 @@ function gist(resource: Resource): string {
     case "Mesh":
       return resource.spec.outbound ?? "defaults";
     case "Service": {
-      const ports = resource.spec.ports.map(({ port, protocol }) =>
-        protocol === undefined ? String(port) : `${port}/${protocol}`,
+      const ports = resource.spec.ports.map(
+        ({ port, protocol }) => `${port}/${protocol ?? "undeclared"}`,
       );
       const subsets = resource.spec.subsets?.map(({ name }) => name) ?? [];
       return ports.join(",") + (subsets.length === 0 ? "" : ` subsets ${subsets.join(",")}`);
