@@ -1,14 +1,14 @@
 import { expect, test } from "bun:test";
-import { apiCallersMax, descriptorLimit, proxyCallersMax } from "./descriptors.ts";
+import { apiCallersMax, descriptorLimit, proxyRoom } from "./descriptors.ts";
 
 test("callers and what they need fit under the limit", () => {
   for (const limit of [256, 1024, 524_288]) {
-    expect(6 * proxyCallersMax(1, limit)).toBeLessThanOrEqual(limit - 64);
+    expect(2 * proxyRoom(1, limit)).toBeLessThanOrEqual(limit - 64);
     expect(apiCallersMax(limit)).toBeLessThanOrEqual(limit - 64);
   }
-  expect(proxyCallersMax(1, 256)).toBe(31);
-  expect(proxyCallersMax(100, 256)).toBe(8);
-  expect(proxyCallersMax(1, Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
+  expect(proxyRoom(1, 256)).toBe(94);
+  expect(proxyRoom(100, 256)).toBe(16);
+  expect(proxyRoom(1, Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
 });
 
 test("the limit is the process's own", () => {

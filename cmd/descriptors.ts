@@ -1,6 +1,6 @@
 /**
- * How many callers a process takes at a time, from the limit of its open files (RLIMIT_NOFILE).
- * The runtime has raised the soft limit to the hard one before any code of ours runs.
+ * What a process may open, from the limit of its open files (RLIMIT_NOFILE). The runtime has raised
+ * the soft limit to the hard one before any code of ours runs.
  */
 import { readFileSync } from "node:fs";
 import type { Logger } from "../src/telemetry/log.ts";
@@ -9,19 +9,16 @@ import type { Logger } from "../src/telemetry/log.ts";
 const OWN = 64;
 const OWN_PER_WORKLOAD = 4;
 const CALLERS_MIN = 8;
-/**
- * A caller of a proxy and the connection its request needs, in two directions; and as many again
- * that are kept for later.
- */
-const PER_CALLER = 6;
+const ROOM_MIN = 2 * CALLERS_MIN;
+const DIRECTIONS = 2;
 
 /** Scrapes and probes, which must get through when callers do not. Part of the reserve. */
 export const METRICS_CALLERS_MAX = 16;
 
-/** Callers of a proxy in each direction. */
-export function proxyCallersMax(workloads: number, limit = descriptorLimit()): number {
+/** Descriptors of a proxy for callers, and for what their requests need, in each direction. */
+export function proxyRoom(workloads: number, limit = descriptorLimit()): number {
   const free = limit - OWN - OWN_PER_WORKLOAD * workloads;
-  return Math.max(CALLERS_MIN, Math.floor(free / PER_CALLER));
+  return Math.max(ROOM_MIN, Math.floor(free / DIRECTIONS));
 }
 
 /** Callers of the API, which need nothing else. */
@@ -38,13 +35,13 @@ export function descriptorLimit(): number {
 const TELL_MS = 1000;
 
 /** Logs, at most once a second, that callers were turned away. Returns how to stop. */
-export function tellTurnedAway(turnedAway: () => number, max: number, log: Logger): () => void {
+export function tellTurnedAway(turnedAway: () => number, limit: number, log: Logger): () => void {
   let told = 0;
   const timer = setInterval(() => {
     const count = turnedAway();
     if (count === told) return;
     log.warn("callers were turned away: too many at a time", {
-      ...{ callers: count - told, limit: max },
+      ...{ callers: count - told, limit },
       fix: "raise the limit of open files (ulimit -Hn, LimitNOFILE=)",
     });
     told = count;

@@ -15,7 +15,7 @@ import { serveApp } from "../src/serve/serve.ts";
 import { AccessLog } from "../src/telemetry/access-log.ts";
 import { createLogger, type Logger, type LogSink } from "../src/telemetry/log.ts";
 import { Metrics } from "../src/telemetry/metrics.ts";
-import { METRICS_CALLERS_MAX, proxyCallersMax, tellTurnedAway } from "./descriptors.ts";
+import { METRICS_CALLERS_MAX, proxyRoom, tellTurnedAway } from "./descriptors.ts";
 import { guard } from "./guard.ts";
 import type { ProxyOptions, WorkloadSpec } from "./options.ts";
 import { takeFolder, writeRunFile } from "./proxy/folder.ts";
@@ -117,16 +117,16 @@ class ProxyProcess {
     this.#members = options.workloads.map((spec) => new Member(options, spec, log));
     this.#ownPorts = new Set(OWN_OFFSETS.map((offset) => options.portBase + offset));
     const accessLog = new AccessLog((text) => process.stdout.write(text), Date.now);
-    const callersMax = proxyCallersMax(options.workloads.length);
+    const descriptors = proxyRoom(options.workloads.length);
     this.#proxy = new DataPlane({
-      callersMax,
+      descriptors,
       metrics: this.#metrics,
       now: () => performance.now(),
       random: Math.random,
       ownPorts: this.#ownPorts,
       ...(options.accessLog ? { accessLog } : {}),
     });
-    this.#stopTelling = tellTurnedAway(() => this.#proxy.turnedAway, callersMax, log);
+    this.#stopTelling = tellTurnedAway(() => this.#proxy.turnedAway, descriptors, log);
     observeMembers(this.#metrics, this.#members, options.version);
   }
 

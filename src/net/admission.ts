@@ -1,11 +1,7 @@
-/**
- * How many callers are let in at a time. Each descriptor that a process may open is spoken for: a
- * caller let in must find one for the connection that its request needs, and a process without any
- * left can neither accept nor dial, and spins.
- */
-const CROWDED = 0.9;
+/** How many callers of one kind are let in at a time. */
+import type { Door } from "./room.ts";
 
-export class Admission {
+export class Admission implements Door {
   readonly max: number;
   #open = 0;
   #refused = 0;
@@ -24,12 +20,6 @@ export class Admission {
     return this.#refused;
   }
 
-  /** Hardly any room is left: who uses theirs for nothing should go. */
-  get crowded(): boolean {
-    return this.#open >= this.max * CROWDED;
-  }
-
-  /** False: there is no room. Otherwise `leave` is owed. */
   enter(): boolean {
     if (this.#open >= this.max) {
       this.#refused++;
@@ -39,7 +29,7 @@ export class Admission {
     return true;
   }
 
-  leave(): void {
+  readonly leave = (): void => {
     this.#open--;
-  }
+  };
 }

@@ -72,6 +72,8 @@ type Finish = "none" | "end" | "close";
 
 export class Connection {
   handler: ConnectionHandler = IGNORE;
+  /** Only for this folder: called once, when its descriptor is free again. */
+  onFreed: (() => void) | undefined;
   /** Between whom it was before a relay that is believed passed it on; undefined = no such relay. */
   announced: Ends | undefined;
   #socket: BunSocket<Connection> = UNATTACHED;
@@ -99,6 +101,13 @@ export class Connection {
   /** Only for this folder: the handshake is over. */
   secured(peer: TlsPeer): void {
     this.#tls = peer;
+  }
+
+  /** Only for this folder: it has no descriptor, or none any more. */
+  freed(): void {
+    const { onFreed } = this;
+    this.onFreed = undefined;
+    onFreed?.();
   }
 
   /** Undefined on a plaintext connection. */
@@ -344,6 +353,7 @@ export class Connection {
 
   #onClose(cause: Error | undefined): void {
     if (this.#closed) return;
+    this.freed();
     const error = cause ?? (this.#broken ? new Error("the peer reset the connection") : undefined);
     if (error === undefined && this.#finish !== "close") this.#deliverHeld(true);
     this.#closed = true;

@@ -33,6 +33,8 @@ export interface DialOptions {
   readonly preface?: Uint8Array;
   /** Name resolution, connect and handshake together, milliseconds. */
   readonly timeoutMs: number;
+  /** Called once, when the descriptor is free again; that can be long after `failed`. */
+  readonly freed?: () => void;
 }
 
 /**
@@ -47,6 +49,7 @@ export function dial(
   const c = new Connection();
   const attempt = new Attempt(o, c, opened, failed);
   c.handler = attempt;
+  c.onFreed = o.freed;
   bunConnect<Connection>({
     hostname: o.host,
     port: o.port,
@@ -54,7 +57,10 @@ export function dial(
     allowHalfOpen: true,
     data: c,
     ...waysOf(o),
-  }).catch((error: Error) => attempt.fail(error));
+  }).catch((error: Error) => {
+    attempt.fail(error);
+    c.freed();
+  });
 }
 
 function waysOf({ tls, preface }: DialOptions) {
@@ -159,7 +165,9 @@ const PREFACED: Silent<Connection> = {
   },
   end() {},
   drain() {},
-  close() {},
+  close(socket) {
+    socket.data.freed();
+  },
   error(socket, error) {
     countCallbackError("raw", error);
     socket.terminate();

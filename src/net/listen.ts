@@ -1,5 +1,4 @@
 /** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
-import type { Admission } from "./admission.ts";
 import { adopt } from "./adopt.ts";
 import { ALERTS, TLS_HANDSHAKE } from "./alert.ts";
 import { countCallbackError } from "./boundary.ts";
@@ -16,6 +15,7 @@ import {
 import { HELLO_BYTES_MAX, type Hello, readClientHello } from "./client-hello.ts";
 import { Connection, type ConnectionHandler, type TlsPeer } from "./connection.ts";
 import { AwaitHeader, type Relays } from "./relays.ts";
+import type { Door } from "./room.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
 
 export interface Listener {
@@ -31,7 +31,7 @@ export interface ListenOptions {
   /** 0 = any free port. */
   readonly port: number;
   /** Who may come in; absent: everybody, until the descriptors are used up. */
-  readonly admission?: Admission;
+  readonly admission?: Door;
   accept(c: Connection): ConnectionHandler;
 }
 
@@ -45,7 +45,6 @@ export interface ListenPlainOptions extends ListenOptions {
 /** @throws Error with `code` EADDRINUSE, EACCES or EADDRNOTAVAIL. */
 export function listen(o: ListenPlainOptions): Listener {
   const { admission } = o;
-  const inside = new Set<Connection>();
   const listener = bunListen<Connection>({
     hostname: o.host,
     port: o.port,
@@ -61,19 +60,11 @@ export function listen(o: ListenPlainOptions): Listener {
           return;
         }
         socket.setKeepAlive(true, SILENCE_MS);
-        if (admission !== undefined) inside.add(c);
+        c.onFreed = admission?.leave;
         if (o.relays?.includes(c.remoteAddress) === true) {
           c.handler = new AwaitHeader(c, o.relays, o.accept);
         } else accepted(c, o.accept);
       },
-      ...(admission === undefined
-        ? {}
-        : {
-            close(socket, error) {
-              if (inside.delete(socket.data)) admission.leave();
-              Connection.handlers.close(socket, error);
-            },
-          }),
     },
   });
   return listenerOf(listener);
@@ -121,7 +112,7 @@ const NOT_TLS: Hello = { kind: "malformed" };
  * new listener. @throws as `listen`.
  */
 export function listenTls(o: ListenTlsOptions): Listener {
-  const live = new Map<Connection, Handshake>();
+  const live = new Set<Connection>();
   const shared: Shared = {
     options: o,
     wires: new Map(o.alpn.map((name) => [name, alpnWire([name])])),
@@ -129,7 +120,6 @@ export function listenTls(o: ListenTlsOptions): Listener {
       ...Connection.handlers,
       ...TLS_STEPS,
       close(socket, error) {
-        live.get(socket.data)?.left();
         live.delete(socket.data);
         Connection.handlers.close(socket, error);
       },
@@ -170,7 +160,7 @@ export function listenTls(o: ListenTlsOptions): Listener {
     ...listenerOf(listener),
     closeAll() {
       listener.stop(true);
-      for (const c of live.keys()) c.destroy();
+      for (const c of live) c.destroy();
     },
   };
 }
@@ -182,7 +172,7 @@ interface Shared {
   readonly wires: ReadonlyMap<string, Uint8Array>;
   readonly handlers: BunTlsHandlers<Connection>;
   /** Connections that have left the listener's own sockets. */
-  readonly live: Map<Connection, Handshake>;
+  readonly live: Set<Connection>;
 }
 
 /** What a raw socket does once TLS has taken over its bytes: nothing. */
@@ -216,7 +206,6 @@ class Handshake implements ConnectionHandler {
   #upgraded = false;
   #secure: BunTlsSocket<Connection> | undefined;
   #settled = false;
-  #inside = true;
 
   constructor(shared: Shared, raw: FdSocket<Handshake>) {
     this.#shared = shared;
@@ -267,8 +256,9 @@ class Handshake implements ConnectionHandler {
     this.#bytes = undefined;
     const c = new Connection();
     c.handler = this;
+    c.onFreed = this.#shared.options.admission?.leave;
     const open = (raw: BunSocket<Connection>) => {
-      this.#shared.live.set(c, this);
+      this.#shared.live.add(c);
       this.#secure = upgradeServer<Connection>(raw, {
         isServer: true,
         initialData: bytes,
@@ -283,7 +273,7 @@ class Handshake implements ConnectionHandler {
       });
     };
     adopt(this.#raw, c, { ...SILENT, open }, () => {
-      this.left();
+      c.freed();
       this.close();
     });
   }
@@ -323,14 +313,7 @@ class Handshake implements ConnectionHandler {
   /** The socket it came on is gone; after the upgrade another one has taken its place. */
   rawClosed(): void {
     this.rawEnded();
-    if (!this.#upgraded) this.left();
-  }
-
-  /** Its place is free again. */
-  left(): void {
-    if (!this.#inside) return;
-    this.#inside = false;
-    this.#shared.options.admission?.leave();
+    if (!this.#upgraded) this.#shared.options.admission?.leave();
   }
 
   #refuse(why: RefusedWhy, alert?: Uint8Array): void {

@@ -8,7 +8,7 @@
  *                                       ▼  └─────┐    │
  *                                     retrying ──┘ ◀──┘ (no byte of the answer was passed on)
  */
-import type { Reason } from "../error.ts";
+import { MeshError, type Reason } from "../error.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection } from "../net/connection.ts";
@@ -187,7 +187,8 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     if (ticket !== this.#ticket || this.#phase !== "connecting") return;
     const reason = this.#side.direction === "inbound" ? "app_unreachable" : "connect_failed";
     this.#guarded("unconnected", () => {
-      this.fail(reason, "connect", `cannot reach ${this.#endpoint?.name}: ${error.message}`);
+      if (error instanceof MeshError) this.giveUp(error.reason, error.message);
+      else this.fail(reason, "connect", `cannot reach ${this.#endpoint?.name}: ${error.message}`);
     });
   }
 
@@ -363,6 +364,12 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     this.drop();
     if (retry) this.#retry();
     else this.#sender.onGivenUp(reason, message);
+  }
+
+  /** Another attempt would be of no use. */
+  giveUp(reason: Reason, message: string): void {
+    this.drop();
+    this.#sender.onGivenUp(reason, message);
   }
 
   #takeRetry(kind: FailureKind): boolean {

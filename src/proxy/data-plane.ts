@@ -1,9 +1,9 @@
 /** The data plane of one process: its local workloads, their listeners, and the mesh port. */
 import { lookup } from "node:dns/promises";
-import { Admission } from "../net/admission.ts";
 import { callbackErrors, guarded } from "../net/boundary.ts";
 import { HostNames } from "../net/host-names.ts";
 import type { Listener } from "../net/listen.ts";
+import { Room } from "../net/room.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import { Golden } from "../telemetry/golden.ts";
 import { labelText, type Metrics, type Sample } from "../telemetry/metrics.ts";
@@ -20,8 +20,8 @@ export interface DataPlaneOptions {
   readonly random: () => number;
   /** Absent: requests are not logged. */
   readonly accessLog?: AccessLog;
-  /** Callers let in at a time, in each direction; absent: as many as come. */
-  readonly callersMax?: number;
+  /** Descriptors in each direction, for callers and what they need; absent: as many as come. */
+  readonly descriptors?: number;
   /** weft's own ports on this host: no caller reaches them through a proxy. */
   readonly ownPorts: ReadonlySet<number>;
   /** How long what connections count as a second is; absent: a second. */
@@ -53,14 +53,13 @@ export class DataPlane {
   readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(o: DataPlaneOptions) {
-    const callersMax = o.callersMax ?? Number.POSITIVE_INFINITY;
+    const descriptors = o.descriptors ?? Number.POSITIVE_INFINITY;
     this.#state = {
       now: o.now,
       random: o.random,
       golden: new Golden(o.metrics),
       accessLog: o.accessLog,
-      admission: { inbound: new Admission(callersMax), outbound: new Admission(callersMax) },
-      kept: { max: 2 * callersMax, count: 0 },
+      rooms: { inbound: new Room(descriptors), outbound: new Room(descriptors) },
       names: new HostNames({ lookup: systemLookup, ...o }),
       draining: false,
       open: new Set(),
@@ -89,7 +88,7 @@ export class DataPlane {
       "Callers turned away because too many were there.",
       "counter",
       () =>
-        Object.entries(this.#state.admission).map(([direction, { refused }]) => ({
+        Object.entries(this.#state.rooms).map(([direction, { refused }]) => ({
           suffix: "",
           labels: labelText(["direction"], [direction]),
           value: refused,
@@ -145,7 +144,7 @@ export class DataPlane {
 
   /** Callers turned away so far because there was no room. */
   get turnedAway(): number {
-    const { inbound, outbound } = this.#state.admission;
+    const { inbound, outbound } = this.#state.rooms;
     return inbound.refused + outbound.refused;
   }
 
@@ -187,6 +186,8 @@ export class DataPlane {
   }
 
   #tick(): void {
+    this.#state.rooms.inbound.tick();
+    this.#state.rooms.outbound.tick();
     for (const one of this.#state.open) {
       guarded("tick", { destroy: () => one.shut(true) }, () => one.tick());
     }

@@ -64,7 +64,7 @@ class InboundSide implements Side<Exchange> {
   }
 
   get idleSeconds(): number {
-    return this.state.admission.inbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
+    return this.state.rooms.inbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
   }
 
   begin(exchange: Exchange): void {
@@ -109,7 +109,7 @@ export class Inbound {
     return listenTls({
       host,
       port,
-      admission: this.#state.admission.inbound,
+      admission: this.#state.rooms.inbound,
       context: (serverName) => this.#contextFor(serverName),
       requestCert: "required",
       alpn: ["http/1.1", TCP_ALPN],

@@ -52,7 +52,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   }
 
   get idleSeconds(): number {
-    return this.state.admission.outbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
+    return this.state.rooms.outbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
   }
 
   begin(exchange: Exchange): void {
@@ -62,7 +62,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
 
 /** The port where the authority of a request, or the server name of TLS, names the service. */
 export function listenOutbound(side: OutboundSide, host: string, port: number): Listener {
-  const admission = side.state.admission.outbound;
+  const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => new ByFirstByte(acceptHttp(c, side), side);
   return listen({ host, port, admission, full: FULL, accept });
 }
@@ -75,7 +75,7 @@ export function listenUpstream(
   host: string,
   port: number,
 ): Listener {
-  const admission = side.state.admission.outbound;
+  const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => acceptUpstream(c, side, authority, service);
   return listen({ host, port, admission, accept });
 }

@@ -1,9 +1,8 @@
 /** What all connections of one proxy process share. */
-import type { Admission } from "../net/admission.ts";
 import type { HostNames } from "../net/host-names.ts";
+import type { Room } from "../net/room.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import type { Golden } from "../telemetry/golden.ts";
-import type { Kept } from "../upstream/endpoint.ts";
 
 export interface ProxyState {
   /** Monotonic milliseconds. */
@@ -11,9 +10,8 @@ export interface ProxyState {
   readonly random: () => number;
   readonly golden: Golden;
   readonly accessLog: AccessLog | undefined;
-  /** Who may come in; each direction has its own share, so that neither can use up the other's. */
-  readonly admission: Readonly<Record<"inbound" | "outbound", Admission>>;
-  readonly kept: Kept;
+  /** Each direction has its own, so that neither can use up the other's. */
+  readonly rooms: Readonly<Record<"inbound" | "outbound", Room>>;
   readonly names: HostNames;
   /** Answers carry `Connection: close`, and no connection is kept. */
   draining: boolean;

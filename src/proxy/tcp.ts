@@ -1,5 +1,5 @@
 /** Opaque TCP: joining a caller with an endpoint, whatever they speak. */
-import type { Reason } from "../error.ts";
+import { MeshError, type Reason } from "../error.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { TcpMeter } from "../telemetry/golden.ts";
@@ -53,7 +53,10 @@ export function tunnelToApp(
     "",
     connectTimeoutMs,
     (server) => tunnel.join(server, endpoint, new AppTrial()),
-    (error) => tunnel.guarded(() => tunnel.fail("app_unreachable", error.message)),
+    (error) => {
+      const reason = error instanceof MeshError ? error.reason : "app_unreachable";
+      tunnel.guarded(() => tunnel.fail(reason, error.message));
+    },
   );
   return tunnel;
 }
@@ -136,7 +139,8 @@ class ServiceTrial implements Trial {
       },
       (error) =>
         tunnel.guarded(() => {
-          if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
+          if (error instanceof MeshError) tunnel.fail(error.reason, error.message);
+          else if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
           else tunnel.fail("connect_failed", `cannot reach ${endpoint.name}: ${error.message}`);
         }),
     );

@@ -84,14 +84,17 @@ export class LocalWorkload {
       golden: state.golden,
       now: state.now,
       context: () => this.#context,
-      kept: state.kept,
+      room: state.rooms.outbound,
       names: state.names,
     });
     this.verdicts = new Verdicts(state.now);
     this.apps = new Map(
       options.app.map((app) => {
         const address = { host: app.host, port: app.port, weight: APP_WEIGHT };
-        return [app.servicePort, { app, endpoint: new Endpoint(address, state.now, state.kept) }];
+        return [
+          app.servicePort,
+          { app, endpoint: new Endpoint(address, state.now, state.rooms.inbound) },
+        ];
       }),
     );
     this.unrouted = state.golden.meter({
@@ -191,7 +194,7 @@ export class LocalWorkload {
   /** Stops following its cells and closes kept connections. */
   stop(): void {
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
-    this.upstreams.closeIdle();
-    for (const { endpoint } of this.apps.values()) endpoint.closeIdle();
+    this.upstreams.retire();
+    for (const { endpoint } of this.apps.values()) endpoint.retire();
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { Room } from "../net/room.ts";
 import type { TrafficPolicyDocument } from "../snapshot/document.ts";
 import type { Target } from "../snapshot/snapshot.ts";
 import { pickLeastRequest, pickRandom } from "./balance.ts";
@@ -33,7 +34,7 @@ function target(policy: Partial<TrafficPolicyDocument>): Target {
 
 let clock = 0;
 const endpoint = (port: number, weight = 1) =>
-  new Endpoint({ host: "127.0.0.1", port, weight }, () => clock, { max: 10, count: 0 });
+  new Endpoint({ host: "127.0.0.1", port, weight }, () => clock, new Room(100));
 
 function seeded(): () => number {
   let state = 1;

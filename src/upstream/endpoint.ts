@@ -2,8 +2,10 @@
  * One address that serves a service port, as one local workload sees it: how to dial it, how busy
  * it is, and the connections kept open to it. No connection is ever shared between workloads.
  */
+import { MeshError } from "../error.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { dial } from "../net/dial.ts";
+import type { Keeper, Room } from "../net/room.ts";
 import type { TlsContext } from "../net/tls.ts";
 import type { Edge } from "../telemetry/golden.ts";
 import { type ClientHome, HttpClient } from "./http-client.ts";
@@ -31,13 +33,8 @@ export interface EndpointAddress {
 /** The dialler of an HTTP connection. `ticket` is what it gave to `connect`. */
 export interface ConnectUser {
   onConnected(client: HttpClient, ticket: number): void;
+  /** A `MeshError` says that it was not tried. */
   onConnectFailed(error: Error, ticket: number): void;
-}
-
-/** How many unused connections a process keeps, to all endpoints together. */
-export interface Kept {
-  readonly max: number;
-  count: number;
 }
 
 /** mtls: a proxy of the mesh. tls: a server outside, verified as its policy says. */
@@ -46,7 +43,7 @@ export type Security = Edge["tls"];
 const AVOID_MS = 1000;
 const AVOID_DOUBLINGS_MAX = 4;
 
-export class Endpoint implements ClientHome {
+export class Endpoint implements ClientHome, Keeper {
   readonly host: string;
   readonly port: number;
   readonly weight: number;
@@ -54,17 +51,19 @@ export class Endpoint implements ClientHome {
   readonly #outside: OutsideDial | undefined;
   active = 0;
   readonly #now: () => number;
-  readonly #kept: Kept;
+  readonly #room: Room;
   #idle: HttpClient[] = [];
+  #retired = false;
   /** Times it was avoided since it last worked. */
   #failures = 0;
   #avoidUntil = 0;
   #probeUntil = 0;
 
   /** `now`: monotonic milliseconds. */
-  constructor(address: EndpointAddress, now: () => number, kept: Kept) {
+  constructor(address: EndpointAddress, now: () => number, room: Room) {
     this.#now = now;
-    this.#kept = kept;
+    this.#room = room;
+    room.keepers.add(this);
     this.host = address.host;
     this.port = address.port;
     this.weight = address.weight;
@@ -104,7 +103,7 @@ export class Endpoint implements ClientHome {
   /** A kept connection that can take a request now. */
   take(now: number): HttpClient | undefined {
     for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
-      this.#kept.count--;
+      this.#room.kept--;
       if (this.#usable(client, now)) return client;
       client.connection.close();
     }
@@ -126,10 +125,11 @@ export class Endpoint implements ClientHome {
     client.idleSince = now;
     client.idleLimitMs = idleLimitMs;
     const { closed, peerEnded } = client.connection;
-    if (closed || peerEnded || this.#kept.count >= this.#kept.max) client.connection.close();
+    if (closed || peerEnded || this.#retired) client.connection.close();
     else {
-      this.#kept.count++;
+      this.#room.kept++;
       this.#idle.push(client);
+      this.#room.kick();
     }
   }
 
@@ -137,8 +137,19 @@ export class Endpoint implements ClientHome {
   forget(client: HttpClient): void {
     const at = this.#idle.indexOf(client);
     if (at === -1) return;
-    this.#kept.count--;
+    this.#room.kept--;
     this.#idle.splice(at, 1);
+  }
+
+  get oldest(): number {
+    return this.#idle[0]?.idleSince ?? Number.POSITIVE_INFINITY;
+  }
+
+  dropOldest(): void {
+    const [client] = this.#idle;
+    if (client === undefined) return;
+    this.forget(client);
+    client.connection.destroy();
   }
 
   /** Closes what has been idle for too long. */
@@ -151,6 +162,13 @@ export class Endpoint implements ClientHome {
     }
   }
 
+  /** It is not chosen any more. */
+  retire(): void {
+    this.#retired = true;
+    this.#room.keepers.delete(this);
+    this.closeIdle();
+  }
+
   closeIdle(): void {
     for (const client of [...this.#idle]) {
       this.forget(client);
@@ -160,23 +178,52 @@ export class Endpoint implements ClientHome {
 
   /** Opens a connection for HTTP/1.1; answers `user` later, exactly once. */
   connect(timeoutMs: number, user: ConnectUser, ticket: number): void {
-    const context = this.mesh?.context();
-    const opened = (c: Connection) => {
-      const client = new HttpClient(c, this, context);
-      user.onConnected(client, ticket);
-      return client;
-    };
-    this.dial("http/1.1", timeoutMs, opened, (error) => user.onConnectFailed(error, ticket));
+    const failed = (error: Error) => user.onConnectFailed(error, ticket);
+    this.#room.claim({
+      reuse: () => {
+        const client = this.take(this.#now());
+        if (client !== undefined) user.onConnected(client, ticket);
+        return client !== undefined;
+      },
+      granted: () => {
+        const context = this.mesh?.context();
+        const opened = (c: Connection) => {
+          const client = new HttpClient(c, this, context);
+          user.onConnected(client, ticket);
+          return client;
+        };
+        this.#dial("http/1.1", timeoutMs, opened, failed);
+      },
+      refused: () => failed(noRoom()),
+    });
   }
 
-  /** Opens a raw connection; towards a proxy with `alpn`, its identity verified. */
+  /**
+   * Opens a raw connection; towards a proxy with `alpn`, its identity verified. A `MeshError` says
+   * that it was not tried.
+   */
   dial(
     alpn: string,
     timeoutMs: number,
     opened: (c: Connection) => ConnectionHandler,
     failed: (error: Error) => void,
   ): void {
+    this.#room.claim({
+      reuse: () => false,
+      granted: () => this.#dial(alpn, timeoutMs, opened, failed),
+      refused: () => failed(noRoom()),
+    });
+  }
+
+  #dial(
+    alpn: string,
+    timeoutMs: number,
+    opened: (c: Connection) => ConnectionHandler,
+    failed: (error: Error) => void,
+  ): void {
     const { mesh, host, port } = this;
+    const { release, another } = this.#room;
+    const to = { host, port, timeoutMs, freed: release };
     const fail = (error: Error) => {
       this.avoid();
       failed(error);
@@ -186,12 +233,13 @@ export class Endpoint implements ClientHome {
         this.worked();
         return opened(c);
       };
-      if (this.#outside === undefined) dial({ host, port, timeoutMs }, plain, fail);
-      else this.#outside.dial({ host, port, timeoutMs, alpn }, plain, fail);
+      if (this.#outside === undefined) dial(to, plain, fail);
+      else this.#outside.dial({ ...to, alpn, another }, plain, fail);
       return;
     }
     const context = mesh.context();
     if (context === undefined) {
+      release();
       queueMicrotask(() => failed(new Error("this workload has no certificate yet")));
       return;
     }
@@ -205,7 +253,7 @@ export class Endpoint implements ClientHome {
       return opened(c);
     };
     const tls = { context, serverName: mesh.sni, alpn };
-    dial({ host, port, tls, timeoutMs }, verified, fail);
+    dial({ ...to, tls }, verified, fail);
   }
 
   /** Lets others go first for a while, longer each time. Failures meanwhile are the same one. */
@@ -216,6 +264,10 @@ export class Endpoint implements ClientHome {
     this.#failures++;
     this.#avoidUntil = now + AVOID_MS * 2 ** doublings;
   }
+}
+
+function noRoom(): MeshError {
+  return new MeshError("overflow", "too many connections of this proxy");
 }
 
 const NOBODY: ConnectionHandler = { data() {}, end() {}, drain() {}, close() {} };

@@ -18,6 +18,10 @@ export interface OutsideAddress {
   readonly timeoutMs: number;
   /** What the connection is for. */
   readonly alpn: string;
+  /** Called for each descriptor once it is free again; one is counted already. */
+  readonly freed: () => void;
+  /** Counts another descriptor. */
+  readonly another: () => void;
 }
 
 type Opened = (c: Connection) => ConnectionHandler;
@@ -55,6 +59,7 @@ export class OutsideDial {
       if (this.#options.tls !== undefined) tls = this.#dialTls(to, this.#options.tls);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
+      to.freed();
       queueMicrotask(() => failed(new Error(`the policy's certificates are unusable: ${why}`)));
       return;
     }
@@ -65,7 +70,10 @@ export class OutsideDial {
   #resolve(to: OutsideAddress, tls: DialTls | undefined, opened: Opened, failed: Failed): void {
     const end = this.#options.now() + to.timeoutMs;
     let waiting = true;
-    const fail = (why: string) => guarded("failed", undefined, () => failed(new Error(why)));
+    const fail = (why: string) => {
+      to.freed();
+      guarded("failed", undefined, () => failed(new Error(why)));
+    };
     const timer = setTimeout(() => {
       waiting = false;
       fail(`the name was not resolved within ${to.timeoutMs} ms`);
@@ -95,7 +103,10 @@ export class OutsideDial {
     const timeoutMs = Math.max(1, end - this.#options.now());
     dial({ ...to, host: host!, timeoutMs }, opened, (error) => {
       if (others.length === 0 || this.#options.now() >= end) failed(error);
-      else this.#tryEach(others, to, end, opened, failed);
+      else {
+        to.another();
+        this.#tryEach(others, to, end, opened, failed);
+      }
     });
   }
 

@@ -3,13 +3,14 @@
  * snapshots come and go.
  */
 import type { HostNames } from "../net/host-names.ts";
+import type { Room } from "../net/room.ts";
 import type { TlsContext } from "../net/tls.ts";
 import { splitCounters, stepSplit } from "../route/split.ts";
 import type { EndpointDocument } from "../snapshot/document.ts";
 import type { CompiledBackend, CompiledRule, Target } from "../snapshot/snapshot.ts";
 import type { Edge, Golden, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import { Destination, type DestinationMeters } from "./destination.ts";
-import { Endpoint, type Kept, type Security } from "./endpoint.ts";
+import { Endpoint, type Security } from "./endpoint.ts";
 import { OutsideDial } from "./outside-dial.ts";
 
 export interface UpstreamsOptions {
@@ -20,7 +21,8 @@ export interface UpstreamsOptions {
   readonly now: () => number;
   /** The workload's current TLS context. */
   readonly context: () => TlsContext | undefined;
-  readonly kept: Kept;
+  /** For what it dials. */
+  readonly room: Room;
   /** Addresses of hosts that have no proxy. */
   readonly names: HostNames;
 }
@@ -87,13 +89,14 @@ export class Upstreams {
     for (const [key, endpoint] of this.#endpoints) {
       endpoint.sweep(now);
       if (described.has(endpoint) || endpoint.active > 0) continue;
-      endpoint.closeIdle();
+      endpoint.retire();
       this.#endpoints.delete(key);
     }
   }
 
-  closeIdle(): void {
-    for (const endpoint of this.#endpoints.values()) endpoint.closeIdle();
+  /** The workload is gone. */
+  retire(): void {
+    for (const endpoint of this.#endpoints.values()) endpoint.retire();
   }
 
   #endpoint(target: Target, document: EndpointDocument): Endpoint {
@@ -108,12 +111,12 @@ export class Upstreams {
     const key = `${address}|${port}|${how}|${identity ?? ""}|${weight}`;
     const known = this.#endpoints.get(key);
     if (known !== undefined) return known;
-    const { context, names, now, kept } = this.#options;
+    const { context, names, now, room } = this.#options;
     // An endpoint with a mesh port and no identity accepts nobody: it must not be trusted blindly.
     const dialled = secure
       ? { mesh: { sni: target.sni, identity: identity ?? "", context } }
       : { outside: new OutsideDial({ tls, opaque, names, now }) };
-    const endpoint = new Endpoint({ host: address, port, weight, ...dialled }, now, kept);
+    const endpoint = new Endpoint({ host: address, port, weight, ...dialled }, now, room);
     this.#endpoints.set(key, endpoint);
     return endpoint;
   }

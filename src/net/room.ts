@@ -1,0 +1,171 @@
+/**
+ * The descriptors of one direction of a proxy: callers and the connections that their requests
+ * need share them. A caller at rest takes one, a request under way a second one. Each of them is
+ * spoken for before it is used: a process without any left can neither accept nor dial, and spins.
+ */
+
+import { guarded } from "./boundary.ts";
+
+/** Who lets callers in. */
+export interface Door {
+  /** False: there is no room. Otherwise `leave` is owed. */
+  enter(): boolean;
+  readonly leave: () => void;
+}
+
+/** Where unused connections are kept. */
+export interface Keeper {
+  /** When the oldest was last used, monotonic milliseconds; Infinity if there is none. */
+  readonly oldest: number;
+  /** Closes the oldest at once. */
+  dropOldest(): void;
+}
+
+/** Somebody who needs a connection. */
+export interface Claim {
+  /** Takes one that was kept, if there is one that fits. */
+  reuse(): boolean;
+  /** May open one, and owes `release`. */
+  granted(): void;
+  /** There is no room. */
+  refused(): void;
+}
+
+/** Descriptors that callers leave to those who are served: a share of all, and at least so many. */
+const SPARE_SHARE = 1 / 32;
+const SPARE_MIN = 8;
+/** How long a claim waits at least, milliseconds; then a quarter of those in line are refused. */
+const PATIENCE_MS = 250;
+const REFUSED_SHARE = 1 / 4;
+/** How long there is no place for callers that do nothing, once somebody was turned away, ticks. */
+const CROWDED_TICKS = 5;
+
+export class Room implements Door {
+  readonly max: number;
+  readonly #spare: number;
+  /** Callers inside now. */
+  open = 0;
+  /** Connections of ours: being dialled, in use, kept. */
+  #ours = 0;
+  /** Of ours, those kept unused. Whoever keeps them counts them. */
+  kept = 0;
+  readonly keepers = new Set<Keeper>();
+  #line: Claim[] = [];
+  /** Of the claims in line, those that were there at the last look. */
+  #seen = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #serving = false;
+  #refused = 0;
+  #refusedBefore = 0;
+  #crowdedTicks = 0;
+
+  /** `max`: descriptors, both kinds together. */
+  constructor(max: number) {
+    this.max = max;
+    this.#spare = Number.isFinite(max) ? Math.max(SPARE_MIN, Math.ceil(max * SPARE_SHARE)) : 0;
+  }
+
+  /** Callers turned away so far, at the door or with a request. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /** Somebody was turned away lately: who uses their place for nothing should go. */
+  get crowded(): boolean {
+    return this.#crowdedTicks > 0 || this.#refused !== this.#refusedBefore;
+  }
+
+  /** Called once a second. */
+  tick(): void {
+    if (this.#refused !== this.#refusedBefore) this.#crowdedTicks = CROWDED_TICKS;
+    else if (this.#crowdedTicks > 0) this.#crowdedTicks--;
+    this.#refusedBefore = this.#refused;
+  }
+
+  enter(): boolean {
+    const needed = this.open + this.#ours - this.kept + this.#line.length;
+    if (needed + this.#spare >= this.max || !this.#makeRoom()) {
+      this.#refused++;
+      return false;
+    }
+    this.open++;
+    return true;
+  }
+
+  readonly leave = (): void => {
+    this.open--;
+    this.kick();
+  };
+
+  /** Calls `granted` at once, or later one of `granted`, `reuse` (till true) and `refused`. */
+  claim(claim: Claim): void {
+    if (this.#line.length === 0 && this.#makeRoom()) {
+      this.#ours++;
+      claim.granted();
+      return;
+    }
+    this.#line.push(claim);
+    this.#wait();
+  }
+
+  /** Counts another connection of ours, of an address that is tried after one that failed. */
+  readonly another = (): void => {
+    this.#ours++;
+  };
+
+  /** A connection of ours is gone. */
+  readonly release = (): void => {
+    this.#ours--;
+    this.kick();
+  };
+
+  /** Something has become free. Serves the line later: the caller is in the middle of a change. */
+  kick(): void {
+    if (this.#line.length === 0 || this.#serving) return;
+    this.#serving = true;
+    queueMicrotask(() => {
+      this.#serving = false;
+      guarded("room", undefined, () => this.#serve());
+    });
+  }
+
+  #serve(): void {
+    for (let claim = this.#line[0]; claim !== undefined; claim = this.#line[0]) {
+      if (this.kept > 0 && claim.reuse()) this.#next();
+      else if (this.#makeRoom()) {
+        this.#next();
+        this.#ours++;
+        claim.granted();
+      } else return;
+    }
+  }
+
+  #next(): void {
+    this.#line.shift();
+    if (this.#seen > 0) this.#seen--;
+  }
+
+  /** Room for one more descriptor, if need be in the place of a connection that nobody uses. */
+  #makeRoom(): boolean {
+    if (this.open + this.#ours < this.max) return true;
+    if (this.kept === 0) return false;
+    let from: Keeper | undefined;
+    for (const keeper of this.keepers) {
+      if (keeper.oldest < (from?.oldest ?? Number.POSITIVE_INFINITY)) from = keeper;
+    }
+    from?.dropOldest();
+    return this.open + this.#ours < this.max;
+  }
+
+  #wait(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      const tired = Math.min(this.#seen, Math.ceil(this.#line.length * REFUSED_SHARE));
+      const refused = this.#line.splice(0, tired);
+      this.#seen = this.#line.length;
+      if (this.#seen > 0) this.#wait();
+      this.#refused += tired;
+      for (const claim of refused) guarded("room", undefined, () => claim.refused());
+    }, PATIENCE_MS);
+  }
+}
