@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { connect, type Socket } from "node:net";
-import type { ServiceSpec, TestPlane, TestWorkload } from "./mesh.fixture.ts";
+import { type ServiceSpec, snapshotOf, type TestPlane, type TestWorkload } from "./mesh.fixture.ts";
 import {
   caller,
   eventually,
@@ -250,6 +250,23 @@ describe("HTTP", () => {
     late.socket.write(request);
     expect((await late.heard).text).toContain("503 Service Unavailable");
     expect((await talk(reached.port, request).heard).text).toContain("app_unreachable");
+  });
+
+  test("to a service that the proxy must still ask for", async () => {
+    const plane = newPlane();
+    plane.workload("app", [{ servicePort: 80, host: "127.0.0.1", port: echo() }]);
+    const web = plane.workload("web");
+    const service = { namespace: "default", service: "app" };
+    plane.onAccess = () => {
+      const endpoints = [plane.endpoint("app")];
+      const known = snapshotOf([{ service: "app", port: 80, detect: true, endpoints }]);
+      setTimeout(() => web.snapshot.set(known), 20);
+      return true;
+    };
+    const port = plane.plane.listenUpstream(web.local, service, "127.0.0.1", 0);
+    const answer = await fetch(`http://127.0.0.1:${port}/`, { method: "POST", body: "early" });
+    expect(await answer.text()).toBe("POST early");
+    expect(verdicts({ plane, web, port })).toEqual({ http: 1 });
   });
 
   test("malformed: refused, not tunnelled", async () => {
