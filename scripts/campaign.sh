@@ -7,6 +7,7 @@
 #     bus          1,000 forged, replayed and reordered messages; every NATS right a proxy lacks
 #     push         apply until 20 sidecars have acknowledged, 50 times
 #     descriptors  1,000 clients at 256 open files: every listener of a proxy, and the API
+#     bytes        1 GB each way through two proxies, byte for byte, readers that pause
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 build_weft
 export WEFT_LONG=1
@@ -17,9 +18,10 @@ declare -A files=(
   [bus]="src/agent/agent.test.ts src/bus/rights.test.ts"
   [push]=test/system/push.test.ts
   [descriptors]=test/system/attack.test.ts
+  [bytes]=test/system/relay.test.ts
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors)
+[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes)
 for name in "${names[@]}"; do
   [ -n "${files[$name]:-}" ] || die "no campaign is called '$name' (there are: ${!files[*]})"
   say "$name: ${files[$name]}"
