@@ -50,14 +50,17 @@ export function dial(
   const attempt = new Attempt(o, c, opened, failed);
   c.handler = attempt;
   c.onFreed = o.freed;
-  bunConnect<Connection>({
-    hostname: o.host,
-    port: o.port,
-    ...(o.localAddress === undefined ? {} : { localAddress: o.localAddress }),
-    allowHalfOpen: true,
-    data: c,
-    ...waysOf(o),
-  }).catch((error: Error) => {
+  const connect = () =>
+    bunConnect<Connection>({
+      hostname: o.host,
+      port: o.port,
+      ...(o.localAddress === undefined ? {} : { localAddress: o.localAddress }),
+      allowHalfOpen: true,
+      data: c,
+      ...waysOf(o),
+    });
+  // What cannot be dialled at all, as port 0, is thrown at once: it is a failure like any other.
+  Promise.try(connect).catch((error: Error) => {
     attempt.fail(error);
     c.freed();
   });

@@ -208,3 +208,21 @@ test("a client certificate is read from files, and again when both are replaced"
   clock += 2000;
   expect(await ask(port, { client })).toMatch(/^true .*sa\/bb,/);
 });
+
+test("what cannot be dialled at all fails like the rest, once", async () => {
+  for (const [host, port] of [
+    ["", 1],
+    ["127.0.0.1", 70_000],
+  ] as const) {
+    const errors: Error[] = [];
+    let freed = 0;
+    const never = () => {
+      throw new Error("it was opened");
+    };
+    const options = { host, port, timeoutMs: 20, freed: () => freed++ };
+    dial(options, never, (error) => errors.push(error));
+    expect(errors).toHaveLength(0);
+    await Bun.sleep(50);
+    expect([errors.length, freed]).toEqual([1, 1]);
+  }
+});
