@@ -222,6 +222,12 @@ test("golden: bodies of schema 1 mean this", () => {
   expect(http && routeRequest(http, { ...GET, method: "POST" })).toBeUndefined();
   expect(http?.target).toMatchObject({ sni: "p80.cart.default.weft.local" });
   expect(http?.target.endpoints).toEqual(golden.documents["eps.default.cart.0"].endpoints);
+  const ports = [...(snapshot.services.get("default/cart")?.ports.values() ?? [])];
+  expect(ports.map(({ port, protocol, detect }) => [port, protocol, detect])).toEqual([
+    [80, "http", false],
+    [81, "tcp", false],
+    [82, "tcp", true],
+  ]);
   const outside = resolveAuthority(snapshot, "API.example.com", "default");
   expect(outside.kind === "service" && outside.port.target.key).toBe("default/api:443");
   const own = compileSnapshot(documents, { ...SELF, service: "cart" }, { epoch: 1, rev: 1 });
