@@ -132,6 +132,15 @@ export function takePorts(count: number): number {
 /** Offsets from the port base at which weft listens; 0 for a single port. */
 const USED = [0, 1, 6, 10, 20, 222];
 
+/** Processes of NATS whose configuration is in `folder`. */
+export function natsServersOf(folder: string): readonly number[] {
+  const found = Bun.spawnSync(["pgrep", "-f", `nats-server.*${folder}/`]).stdout.toString();
+  return found
+    .split("\n")
+    .filter((line) => line !== "")
+    .map(Number);
+}
+
 export class TestMesh {
   readonly folder = mkdtempSync(join(tmpdir(), "weft-test-"));
   readonly base = takePorts(PORTS_PER_CONTROLPLANE);
@@ -190,8 +199,7 @@ export class TestMesh {
   }
 
   natsPid(): number {
-    const found = Bun.spawnSync(["pgrep", "-f", `nats-server.*${this.data}`]).stdout.toString();
-    return Number(found.trim().split("\n")[0]);
+    return natsServersOf(this.data)[0] ?? 0;
   }
 
   spawn(command: readonly string[], env: Record<string, string> = {}): Running {
@@ -281,8 +289,8 @@ export class TestMesh {
   async stop(): Promise<void> {
     for (const child of this.#children) child.kill("SIGKILL");
     await Promise.all([...this.#children].map((child) => child.exited));
-    const nats = this.natsPid();
-    if (nats > 0) process.kill(nats, "SIGKILL");
+    // Also those of further control planes of a test that failed: they outlive whoever is killed.
+    for (const pid of natsServersOf(this.folder)) process.kill(pid, "SIGKILL");
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

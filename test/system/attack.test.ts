@@ -6,6 +6,7 @@ import { join } from "node:path";
 import {
   ask,
   metrics,
+  natsServersOf,
   type Running,
   type Sidecar,
   sumMetric,
@@ -204,8 +205,12 @@ test("API: the control plane lives, and answers when the crowd has gone", async 
   expect(outcomes["reset"]).toBeGreaterThanOrEqual(CLIENTS - (DESCRIPTORS - 64));
   await leave(callers);
   await until("it is ready again", ready, 3000);
+  expect(natsServersOf(data)).toHaveLength(1);
+  const crowd = Array.from({ length: CLIENTS }, () => caller(base + 10, ""));
+  await Promise.all(crowd.map(({ socket }) => socket));
   controlplane.kill("SIGTERM");
   expect(await controlplane.exited).toBe(0);
+  expect(natsServersOf(data)).toEqual([]);
 });
 
 /** Resident memory, MB. */
