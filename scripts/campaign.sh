@@ -8,6 +8,7 @@
 #     push         apply until 20 sidecars have acknowledged, 50 times
 #     descriptors  1,000 clients at 256 open files: every listener of a proxy, and the API
 #     bytes        1 GB each way through two proxies, byte for byte, readers that pause
+#     websocket    100,000 WebSocket frames both ways through two proxies
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 build_weft
 export WEFT_LONG=1
@@ -19,9 +20,10 @@ declare -A files=(
   [push]=test/system/push.test.ts
   [descriptors]=test/system/attack.test.ts
   [bytes]=test/system/relay.test.ts
+  [websocket]=test/system/websocket.test.ts
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes)
+[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes websocket)
 for name in "${names[@]}"; do
   [ -n "${files[$name]:-}" ] || die "no campaign is called '$name' (there are: ${!files[*]})"
   say "$name: ${files[$name]}"
