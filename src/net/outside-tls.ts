@@ -119,7 +119,8 @@ export function objectionTo<Data>(
 function saying(code: string, error: Error | null): string {
   if (/WRONG_VERSION_NUMBER|HTTP_REQUEST/.test(error?.message ?? ""))
     return "it does not speak TLS";
-  return SAYINGS[code] ?? `the TLS handshake failed: ${error?.message ?? "no certificate"}`;
+  const why = error?.message.replace(/^error:[0-9a-f]+:.*:/i, "") ?? "no certificate";
+  return SAYINGS[code] ?? `the TLS handshake failed: ${why}`;
 }
 
 /** RFC 6125: subject alternative names alone; the common name says nothing. */
