@@ -67,8 +67,9 @@ async function take(arena: Arena, name: string, contenders: readonly Contender[]
   return samples;
 }
 
-/** The worst of several verdicts. */
+/** The worst of several verdicts; without any budget the question is open. */
 function together(verdicts: readonly Verdict[]): Verdict {
+  if (verdicts.length === 0) return "open";
   return verdicts.find((v) => v === "missed") ?? verdicts.find((v) => v === "open") ?? "met";
 }
 
@@ -284,7 +285,7 @@ async function latency(arena: Arena): Promise<readonly Scenario[]> {
     return {
       ...single(name, "ms added", ours, budget ?? Number.POSITIVE_INFINITY),
       peers: Object.fromEntries(peersAdded.map((c) => [c.name, median(added(c.name, of))])),
-      ...(budget === undefined ? { budget: "" } : {}),
+      ...(budget === undefined ? { budget: "", verdict: "open" as const } : {}),
       failed: (samples.get("weft") ?? []).reduce((sum, sample) => sum + sample.failed, 0),
     };
   };
