@@ -15,6 +15,7 @@ import {
   readName,
   readOneOf,
   readPort,
+  readRanges,
   readUpstreams,
   readWorkload,
   usage,
@@ -169,6 +170,12 @@ export const FLAGS = {
   ),
   "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", text),
   health: one("CHECK", "tcp, none, or a path: when the application is ready (tcp)", health),
+  "accept-proxy-protocol": many(
+    "ADDRESS[/BITS][,…]",
+    "callers on this host that begin with a PROXY header, as a load balancer does (none)",
+    COMMAS,
+    readRanges,
+  ),
   "access-log": one(
     "on|off",
     "one JSON line per request on stdout (off)",
@@ -194,6 +201,7 @@ const PROXY = [
   "metrics-bind",
   "health",
   "access-log",
+  "accept-proxy-protocol",
   "locality",
 ] as const;
 

@@ -7,6 +7,7 @@ import {
   readLabels,
   readLifetime,
   readOutboundAddress,
+  readRanges,
   readUpstream,
   readUpstreams,
   readWorkload,
@@ -136,4 +137,13 @@ describe("the rest", () => {
     });
     expect(failure(() => readOutboundAddress("0.0.0.0:1", "out")).message).toContain("loopback");
   });
+});
+
+test("ranges of addresses", () => {
+  expect(readRanges(["127.0.0.2", "10.0.0.0/8", "::1/128"], "x")).toHaveLength(3);
+  for (const bad of ["", "10.0.0.0/33", "localhost", "10.0.0/8"]) {
+    expect(failure(() => readRanges([bad], "--accept-proxy-protocol")).message).toContain(
+      "is no range of addresses",
+    );
+  }
 });

@@ -5,6 +5,7 @@
  * and throws a `Failure` that names both and shows a right one.
  */
 import { EXIT, Failure } from "../src/error.ts";
+import { parseRange } from "../src/net/relays.ts";
 import type { AppPort, OutboundAddress, Protocol, UpstreamSpec } from "./options.ts";
 
 const PROTOCOLS: readonly Protocol[] = ["http", "http2", "grpc", "tcp", "tls"];
@@ -192,6 +193,15 @@ export function readOutboundAddress(text: string, where: string): OutboundAddres
     );
   }
   return { host, port: readPort(text.slice(colon + 1), where) };
+}
+
+/** `ADDRESS` or `ADDRESS/BITS`, such as `127.0.0.2` or `10.0.0.0/8`. */
+export function readRanges(texts: readonly string[], where: string): readonly string[] {
+  for (const text of texts) {
+    if (parseRange(text) !== undefined) continue;
+    throw usage(`${where}: "${text}" is no range of addresses`, "for example 127.0.0.2 or ::1/128");
+  }
+  return texts;
 }
 
 export function readOneOf<T extends string>(choices: readonly T[]) {

@@ -96,6 +96,8 @@ export interface ProxyOptions {
   readonly drainMs: number;
   readonly health: HealthProbe;
   readonly accessLog: boolean;
+  /** Ranges of addresses, as `127.0.0.2/32`; absent: nobody sends a PROXY header. */
+  readonly relays?: readonly string[];
   readonly log: LogFormat;
   readonly logLevel: LogLevel;
   readonly version: string;

@@ -125,6 +125,7 @@ class ProxyProcess {
       random: Math.random,
       ownPorts: this.#ownPorts,
       ...(options.accessLog ? { accessLog } : {}),
+      ...(options.relays === undefined ? {} : { relays: options.relays }),
     });
     this.#stopTelling = tellTurnedAway(() => this.#proxy.turnedAway, descriptors, log);
     observeMembers(this.#metrics, this.#members, options.version);

@@ -159,6 +159,7 @@ function proxyOptions(
     ...logging(set, around),
     version: around.version,
     ...present("controlplane", set.controlplane),
+    ...present("relays", set["accept-proxy-protocol"]),
     ...present("advertise", set.advertise),
     ...present("token", tokenOf(set)),
   };

@@ -172,6 +172,7 @@ export const trafficPolicySpec = fields({
   target: fields({ service: label, port: v.exactOptional(anyPort) }),
   ...policyEntries,
   tls: v.exactOptional(outsideTls),
+  proxyProtocol: v.exactOptional(fields({ version: oneOf(["V1", "V2"]) })),
 });
 
 /** `[SERVICEPORT=][HOST:]PORT[/PROTOCOL]`, the grammar of `--app`. */

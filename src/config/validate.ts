@@ -12,6 +12,7 @@ import {
   type ServiceResource,
 } from "./resource.ts";
 import { HOSTS_MAX } from "./service-host.ts";
+import { checkProxyProtocol } from "./validate-proxy-protocol.ts";
 import { routeFindings } from "./validate-routes.ts";
 import { checkOutsideTls } from "./validate-tls.ts";
 
@@ -206,6 +207,7 @@ function checkPolicy(
     noPort([...path, "port"], port, service, report);
   }
   checkOutsideTls(policy, service, report);
+  checkProxyProtocol(policy, service, report);
   const target = `${namespace}/${name}:${port ?? "*"}`;
   const other = targets.get(target);
   if (other !== undefined) {

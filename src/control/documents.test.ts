@@ -249,6 +249,16 @@ test("hosts of services are told to everybody, in order; without any nothing is"
   expect(body(compileDocuments(resourcesOf(CART), [], MESH), "mesh")).not.toHaveProperty("hosts");
 });
 
+test("a PROXY header is for ports of opaque bytes, beside the caller and beside the service", () => {
+  const policy = "{ target: { service: cart }, proxyProtocol: { version: V1 } }";
+  const resources = resourcesOf(CART + weft("TrafficPolicy", "a", policy));
+  const desired = compileDocuments(resources, [], MESH);
+  const out = body<OutDocument>(desired, "out.default.cart");
+  const inbound = body<InDocument>(desired, "in.default.cart");
+  expect(out.ports.map((port) => port.policy.proxyProtocol)).toEqual([undefined, "v1"]);
+  expect(inbound.ports.map((port) => port.proxyProtocol)).toEqual([undefined, "v1"]);
+});
+
 test("TLS to servers outside is laid over as a whole, and off where a port says so", () => {
   const tls = (mode: string) => `tls: { mode: SIMPLE, sni: a.example${mode} }`;
   const text =

@@ -198,11 +198,13 @@ function serviceDocuments(
     const routes = routeTable(context, service, port);
     // An undeclared port is HTTP where a route says so; otherwise callers find out.
     const http = routes !== undefined || catalogue.routedPorts.has(`${key}:${port}`);
+    const opaque = declared.protocol !== undefined && declared.protocol !== "http";
+    const { proxyProtocol, ...policy } = policyOf(catalogue.mesh?.spec.defaults, policies, port);
     return {
       port,
       protocol: declared.protocol ?? (http ? "http" : "tcp"),
       ...(declared.protocol === undefined && !http ? { detect: true as const } : {}),
-      policy: policyOf(catalogue.mesh?.spec.defaults, policies, port),
+      policy: { ...policy, ...(opaque && proxyProtocol ? { proxyProtocol } : {}) },
       ...(routes === undefined ? {} : { routes }),
     };
   });
@@ -219,9 +221,10 @@ function serviceDocuments(
   const inbound: InDocument = {
     namespace,
     service: name,
-    ports: ports.map(({ port, protocol, detect }) => ({
+    ports: ports.map(({ port, protocol, detect, policy: { proxyProtocol } }) => ({
       ...{ port, protocol },
       ...(detect === undefined ? {} : { detect }),
+      ...(proxyProtocol === undefined ? {} : { proxyProtocol }),
     })),
   };
   return [

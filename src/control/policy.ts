@@ -55,11 +55,16 @@ const CONDITIONS = {
   reset: "reset",
 } as const satisfies Record<string, RetryCondition>;
 
+const VERSIONS = { V1: "v1", V2: "v2" } as const;
+
 function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyDocument {
   const { loadBalancer, connectionPool: pool, timeouts, retries, retryBudget } = spec;
   const ms = (text: string | undefined, otherwise: number) =>
     text === undefined ? otherwise : durationMs(text);
   const tls = spec.tls === undefined ? under.tls : tlsOf(spec.tls);
+  const proxyProtocol = spec.proxyProtocol
+    ? VERSIONS[spec.proxyProtocol.version]
+    : under.proxyProtocol;
   return {
     balancer: loadBalancer === undefined ? under.balancer : BALANCERS[loadBalancer.simple],
     connectTimeoutMs: ms(pool?.connectTimeout, under.connectTimeoutMs),
@@ -77,6 +82,7 @@ function overlay(under: TrafficPolicyDocument, spec: PolicySpec): TrafficPolicyD
     maxConnections: pool?.maxConnections ?? under.maxConnections,
     maxPending: pool?.maxPendingRequests ?? under.maxPending,
     ...(tls === undefined ? {} : { tls }),
+    ...(proxyProtocol === undefined ? {} : { proxyProtocol }),
   };
 }
 

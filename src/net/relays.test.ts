@@ -84,7 +84,8 @@ describe("a listener with relays", () => {
   test("resets those that send none, or too slowly; lets a health check go", async () => {
     const refused: string[] = [];
     const port = echo(["127.0.0.1"], refused, 30);
-    expect(await tell(port, Buffer.from("GET / HTTP/1.1\r\n\r\n"))).toBe("");
+    const none = Buffer.from("GET / HTTP/1.1\r\n\r\n");
+    expect(await tell(echo(["127.0.0.1"], refused), none)).toBe("");
     expect(await tell(port, Buffer.from("PROXY TCP4 "))).toBe("");
     expect(refused).toEqual(["malformed", "timeout"]);
     await new Promise<void>((resolve) => {

@@ -3,6 +3,7 @@ import { lookup } from "node:dns/promises";
 import { callbackErrors, guarded } from "../net/boundary.ts";
 import { HostNames } from "../net/host-names.ts";
 import type { Listener } from "../net/listen.ts";
+import { Relays } from "../net/relays.ts";
 import { Room } from "../net/room.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import { Golden } from "../telemetry/golden.ts";
@@ -24,6 +25,8 @@ export interface DataPlaneOptions {
   readonly descriptors?: number;
   /** weft's own ports on this host: no caller reaches them through a proxy. */
   readonly ownPorts: ReadonlySet<number>;
+  /** Ranges of addresses whose connections to local listeners begin with a PROXY header. */
+  readonly relays?: readonly string[];
   /** How long what connections count as a second is; absent: a second. */
   readonly tickMs?: number;
   /** Name resolution for hosts without a proxy; absent: the system's. */
@@ -61,6 +64,7 @@ export class DataPlane {
       accessLog: o.accessLog,
       rooms: { inbound: new Room(descriptors), outbound: new Room(descriptors) },
       names: new HostNames({ lookup: systemLookup, ...o }),
+      relays: o.relays && relaysOf(o.relays, o.metrics),
       draining: false,
       open: new Set(),
     };
@@ -193,6 +197,17 @@ export class DataPlane {
     }
     for (const local of this.#workloads) guarded("sweep", undefined, () => local.sweep());
   }
+}
+
+function relaysOf(ranges: readonly string[], metrics: Metrics): Relays {
+  const refused = metrics.counters(
+    "weft_proxy_headers_refused_total",
+    "Relays turned away for a PROXY header that was malformed, or not there in time.",
+    ["reason"],
+  );
+  return new Relays(ranges, (why) => {
+    refused.slot(why).value++;
+  });
 }
 
 async function systemLookup(host: string): Promise<readonly string[]> {

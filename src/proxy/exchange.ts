@@ -67,7 +67,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#side = side;
     this.decoder = new RequestDecoder(side.limits);
     this.#attempts = new Attempts(this, side);
-    this.#tally = new Tally(side, this.#attempts);
+    this.#tally = new Tally(side, this.#attempts, downstream);
     side.state.open.add(this);
   }
 

@@ -16,6 +16,9 @@ import type { ProxyState } from "./state.ts";
 import { tunnelToService } from "./tcp.ts";
 import type { LocalWorkload } from "./workload.ts";
 
+/** Requests of many callers share connections, and a PROXY header names one. */
+export const NO_REQUESTS = "takes connections with a PROXY header: no single requests";
+
 /** A listener of a local workload's application. */
 export interface Outbound {
   readonly local: LocalWorkload;
@@ -57,6 +60,10 @@ export function beginOutbound(exchange: Exchange, side: Outbound): void {
   const target = backend?.target;
   if (backend === undefined || target === undefined) {
     exchange.answer("invalid_backend", `${rule.name} names a backend that does not exist`);
+    return;
+  }
+  if (target.policy.proxyProtocol !== undefined) {
+    exchange.answer("bad_request", `${target.key} ${NO_REQUESTS}`);
     return;
   }
   const destination = side.local.upstreams.destination(target);

@@ -10,7 +10,7 @@ import type { TlsContext } from "../net/tls.ts";
 import type { Edge, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
-import { beginInbound } from "./http.ts";
+import { beginInbound, NO_REQUESTS } from "./http.ts";
 import type { Side } from "./side.ts";
 import type { ProxyState } from "./state.ts";
 import { TCP_ALPN, tunnelToApp } from "./tcp.ts";
@@ -42,6 +42,7 @@ class InboundSide implements Side<Exchange> {
   readonly limits = PEER_LIMITS;
   readonly #forward: Forward;
   readonly #local: LocalWorkload;
+  readonly #servicePort: number;
 
   constructor(port: InboundPort, source: string) {
     const { local } = port;
@@ -50,6 +51,7 @@ class InboundSide implements Side<Exchange> {
     this.source = source;
     this.#forward = port.forward;
     this.#local = local;
+    this.#servicePort = port.servicePort;
     const edge: Edge = {
       direction: "inbound",
       workload: local.name,
@@ -68,6 +70,10 @@ class InboundSide implements Side<Exchange> {
   }
 
   begin(exchange: Exchange): void {
+    if (this.#local.headerOf(this.#servicePort) !== undefined) {
+      exchange.answer("bad_request", `${this.workload}:${this.#servicePort} ${NO_REQUESTS}`);
+      return;
+    }
     beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
   }
 }
@@ -161,7 +167,8 @@ export class Inbound {
     this.#state.golden.connections.slot("inbound", side.workload).value++;
     if (tls.alpn !== TCP_ALPN) return new Exchange(c, side);
     const { endpoint, connectTimeoutMs } = port.forward;
-    return tunnelToApp(c, endpoint!, connectTimeoutMs, side.tcpMeter, {
+    const header = port.local.headerOf(port.servicePort);
+    return tunnelToApp(c, endpoint!, header, connectTimeoutMs, side.tcpMeter, {
       state: this.#state,
       direction: "inbound",
       workload: side.workload,

@@ -3,7 +3,7 @@ import { REASONS } from "../error.ts";
 import { H1_LIMITS } from "../http/h1/limits.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
-import { type Listener, listen } from "../net/listen.ts";
+import { type Listener, type ListenPlainOptions, listen } from "../net/listen.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import { acceptUndeclared } from "./detect.ts";
 import { Exchange } from "./exchange.ts";
@@ -64,7 +64,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
 export function listenOutbound(side: OutboundSide, host: string, port: number): Listener {
   const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => new ByFirstByte(acceptHttp(c, side), side);
-  return listen({ host, port, admission, full: FULL, accept });
+  return listen({ host, port, admission, full: FULL, accept, ...relaysOf(side) });
 }
 
 /** A port that leads to one service: HTTP where the service speaks it, opaque TCP, or found out. */
@@ -77,7 +77,11 @@ export function listenUpstream(
 ): Listener {
   const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => acceptUpstream(c, side, authority, service);
-  return listen({ host, port, admission, accept });
+  return listen({ host, port, admission, accept, ...relaysOf(side) });
+}
+
+function relaysOf({ state: { relays } }: OutboundSide): Pick<ListenPlainOptions, "relays"> {
+  return relays === undefined ? {} : { relays };
 }
 
 function acceptHttp(c: Connection, side: OutboundSide): ConnectionHandler {

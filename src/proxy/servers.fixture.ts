@@ -111,8 +111,12 @@ export interface Heard {
   error: string;
 }
 
-export function talk(port: number, text: string): { socket: Socket; heard: Promise<Heard> } {
-  const socket = connect({ host: "127.0.0.1", port, allowHalfOpen: true });
+export function talk(
+  port: number,
+  text: string,
+  localAddress = "127.0.0.1",
+): { socket: Socket; heard: Promise<Heard> } {
+  const socket = connect({ host: "127.0.0.1", port, localAddress, allowHalfOpen: true });
   const heard: Heard = { text: "", ended: false, error: "" };
   socket.on("data", (chunk) => {
     heard.text += chunk.toString("latin1");

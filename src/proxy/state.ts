@@ -1,5 +1,6 @@
 /** What all connections of one proxy process share. */
 import type { HostNames } from "../net/host-names.ts";
+import type { Relays } from "../net/relays.ts";
 import type { Room } from "../net/room.ts";
 import type { AccessLog } from "../telemetry/access-log.ts";
 import type { Golden } from "../telemetry/golden.ts";
@@ -13,6 +14,8 @@ export interface ProxyState {
   /** Each direction has its own, so that neither can use up the other's. */
   readonly rooms: Readonly<Record<"inbound" | "outbound", Room>>;
   readonly names: HostNames;
+  /** Who begins connections to local listeners with a PROXY header; undefined = nobody. */
+  readonly relays: Relays | undefined;
   /** Answers carry `Connection: close`, and no connection is kept. */
   draining: boolean;
   /** Open callers, for ticks and for draining. */

@@ -1,5 +1,7 @@
 /** What is recorded of a request when it is over: its metrics, and its line in the access log. */
 import type { RequestHead } from "../http/message.ts";
+import type { Connection } from "../net/connection.ts";
+import type { AccessRecord } from "../telemetry/access-log.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import type { Attempts } from "./attempts.ts";
 import type { Forward } from "./forward.ts";
@@ -11,11 +13,13 @@ export class Tally {
   sent = 0;
   readonly #side: Side<never>;
   readonly #attempts: Attempts;
+  readonly #caller: Connection;
   #startedAt = 0;
 
-  constructor(side: Side<never>, attempts: Attempts) {
+  constructor(side: Side<never>, attempts: Attempts, caller: Connection) {
     this.#side = side;
     this.#attempts = attempts;
+    this.#caller = caller;
   }
 
   begin(): void {
@@ -69,6 +73,13 @@ export class Tally {
       requestId: head?.requestId ?? "",
       trace: head?.traceparent ?? "",
       route: to?.rule?.name ?? "",
+      ...clientOf(this.#caller),
     });
   }
+}
+
+function clientOf({ announced }: Connection): Pick<AccessRecord, "client"> {
+  if (announced === undefined) return {};
+  const { address, port } = announced.source;
+  return { client: address.includes(":") ? `[${address}]:${port}` : `${address}:${port}` };
 }

@@ -2,6 +2,7 @@
 import { MeshError, type Reason } from "../error.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
+import { type Ends, type ProxyVersion, writeProxyHeader } from "../net/proxy-protocol.ts";
 import type { TcpMeter } from "../telemetry/golden.ts";
 import type { Destination } from "../upstream/destination.ts";
 import type { Endpoint } from "../upstream/endpoint.ts";
@@ -40,15 +41,17 @@ export interface OpeningTunnel extends ConnectionHandler {
   drop(): void;
 }
 
-/** To the application behind an inbound port. */
+/** To the application behind an inbound port, which may expect a PROXY header. */
 export function tunnelToApp(
   caller: Connection,
   endpoint: Endpoint,
+  header: ProxyVersion | undefined,
   connectTimeoutMs: number,
   meter: TcpMeter,
   options: TunnelOptions,
 ): ConnectionHandler {
   const tunnel = new Tunnel(caller, meter, options);
+  const preface = header && writeProxyHeader(header, caller.ends);
   endpoint.dial(
     "",
     connectTimeoutMs,
@@ -57,6 +60,7 @@ export function tunnelToApp(
       const reason = error instanceof MeshError ? error.reason : "app_unreachable";
       tunnel.guarded(() => tunnel.fail(reason, error.message));
     },
+    preface,
   );
   return tunnel;
 }
@@ -143,7 +147,14 @@ class ServiceTrial implements Trial {
           else if (!tunnel.over && this.#takeRetry("connect")) this.attempt();
           else tunnel.fail("connect_failed", `cannot reach ${endpoint.name}: ${error.message}`);
         }),
+      this.#preface,
     );
+  }
+
+  /** Of a server without a proxy, which may expect a PROXY header; others do not get it. */
+  get #preface(): Uint8Array | undefined {
+    const { proxyProtocol } = this.#destination.target.policy;
+    return proxyProtocol && writeProxyHeader(proxyProtocol, this.#tunnel.ends);
   }
 
   #takeRetry(kind: FailureKind): boolean {
@@ -199,6 +210,10 @@ class Tunnel implements OpeningTunnel, Ticking {
     this.#options = options;
     options.state.open.add(this);
     if (!this.#holding) caller.pause();
+  }
+
+  get ends(): Ends {
+    return this.#caller.ends;
   }
 
   get #holding(): boolean {

@@ -4,6 +4,7 @@
  */
 import type { Svid } from "../identity/svid.ts";
 import { countCallbackError } from "../net/boundary.ts";
+import type { ProxyVersion } from "../net/proxy-protocol.ts";
 import { type TlsContext, tlsContext } from "../net/tls.ts";
 import { Authorities } from "../snapshot/authority.ts";
 import type { Protocol } from "../snapshot/document.ts";
@@ -120,6 +121,12 @@ export class LocalWorkload {
 
   get identity(): Svid | undefined {
     return this.#options.identity.value;
+  }
+
+  /** Version of the PROXY header that the application expects on a service port. */
+  headerOf(servicePort: number): ProxyVersion | undefined {
+    const ports = this.#view?.snapshot.inbound?.ports;
+    return ports?.find(({ port }) => port === servicePort)?.proxyProtocol;
   }
 
   #refresh(): void {

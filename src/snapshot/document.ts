@@ -72,7 +72,11 @@ export interface TrafficPolicyDocument {
   readonly maxPending: number;
   /** Begun towards endpoints without a proxy, which are dialled in plaintext where it is absent. */
   readonly tls?: TlsDocument;
+  /** Version of the PROXY header that endpoints without a proxy expect; not on ports of HTTP. */
+  readonly proxyProtocol?: ProxyProtocolVersion;
 }
+
+export type ProxyProtocolVersion = "v1" | "v2";
 
 export interface TlsDocument {
   /** Server name sent; absent = the endpoint's address where that is a host name. */
@@ -161,6 +165,8 @@ export interface InPort {
   readonly protocol: Protocol;
   /** As in `OutPort`: callers may come with any protocol. */
   readonly detect?: true;
+  /** Version of the PROXY header that the application expects; it then takes no requests. */
+  readonly proxyProtocol?: ProxyProtocolVersion;
 }
 
 /** `eps.<ns>.<svc>.<shard>`: at most 50 endpoints. */

@@ -18,6 +18,8 @@ export interface AccessRecord {
   readonly requestId: string;
   readonly trace: string;
   readonly route: string;
+  /** `ADDRESS:PORT` of the caller's own caller, where a relay has announced it. */
+  readonly client?: string;
 }
 
 /** Lines are written once this many characters wait, and at least twice a second. */

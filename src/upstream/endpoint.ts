@@ -199,18 +199,19 @@ export class Endpoint implements ClientHome, Keeper {
   }
 
   /**
-   * Opens a raw connection; towards a proxy with `alpn`, its identity verified. A `MeshError` says
-   * that it was not tried.
+   * Opens a raw connection; towards a proxy with `alpn`, its identity verified. `preface` is sent
+   * before everything else, and only to who is no proxy. A `MeshError` says that it was not tried.
    */
   dial(
     alpn: string,
     timeoutMs: number,
     opened: (c: Connection) => ConnectionHandler,
     failed: (error: Error) => void,
+    preface?: Uint8Array,
   ): void {
     this.#room.claim({
       reuse: () => false,
-      granted: () => this.#dial(alpn, timeoutMs, opened, failed),
+      granted: () => this.#dial(alpn, timeoutMs, opened, failed, preface),
       refused: () => failed(noRoom()),
     });
   }
@@ -220,6 +221,7 @@ export class Endpoint implements ClientHome, Keeper {
     timeoutMs: number,
     opened: (c: Connection) => ConnectionHandler,
     failed: (error: Error) => void,
+    preface?: Uint8Array,
   ): void {
     const { mesh, host, port } = this;
     const { release, another } = this.#room;
@@ -233,8 +235,9 @@ export class Endpoint implements ClientHome, Keeper {
         this.worked();
         return opened(c);
       };
-      if (this.#outside === undefined) dial(to, plain, fail);
-      else this.#outside.dial({ ...to, alpn, another }, plain, fail);
+      const first = preface === undefined ? to : { ...to, preface };
+      if (this.#outside === undefined) dial(first, plain, fail);
+      else this.#outside.dial({ ...first, alpn, another }, plain, fail);
       return;
     }
     const context = mesh.context();

@@ -22,6 +22,8 @@ export interface OutsideAddress {
   readonly freed: () => void;
   /** Counts another descriptor. */
   readonly another: () => void;
+  /** Sent before everything else, TLS included. */
+  readonly preface?: Uint8Array;
 }
 
 type Opened = (c: Connection) => ConnectionHandler;
