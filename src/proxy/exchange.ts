@@ -107,7 +107,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
 
   data(_c: Connection, chunk: Uint8Array): void {
     // Only the first byte of a head starts its clock: dripping more does not buy time.
-    if (this.decoder.buffered === 0) this.#still.end();
+    if (this.#phase === "idle" && this.decoder.buffered === 0) this.#still.end();
     this.decoder.push(chunk);
     this.#pump();
   }
@@ -156,14 +156,16 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     const down = this.downstream.queuedBytes;
     const up = this.#attempts.queuedBytes;
     const owed = down > 0 || up > 0 || (this.#attempts.active && !this.#requestEnded);
-    if (!this.#still.tooLong(this.#tally.received + this.#tally.sent, down + up, owed)) return;
+    const talk = this.#answerHead !== undefined && down === 0 && up === 0;
+    const passed = this.#tally.received + this.#tally.sent;
+    if (!this.#still.tooLong(passed, down + up, owed, talk)) return;
     if (this.#phase === "idle" || this.#phase === "closed") {
       this.downstream.destroy();
       return;
     }
     this.#attempts.drop();
     this.#closeAfter = true;
-    const message = "nothing moved for too long";
+    const message = "hardly anything moved for too long";
     if (this.#answerHead !== undefined) this.#abort("timeout", this.#answerHead.status);
     else if (up > 0) this.answer("timeout", message);
     else this.answer("bad_request", message, 408);

@@ -98,6 +98,38 @@ test(`${SLOW} that send or read slowly are given up, and cost others nothing`, a
   expect(served).toBeGreaterThan(10);
 }, 30_000);
 
+test("a body that drips is given up like one that stops, unless it is being answered", async () => {
+  const answering = rawServer({
+    data: (socket, text) => {
+      if (text.startsWith("POST"))
+        socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+      if (text.endsWith("0\r\n\r\n")) socket.write("4\r\ndone\r\n0\r\n\r\n");
+    },
+  });
+  const silent = rawServer({});
+  const { web } = slowMesh(silent.port);
+  web.snapshot.set(
+    snapshotOf([
+      { ...plainApp([answering.port]), service: "answering" },
+      { ...plainApp([silent.port]), service: "silent" },
+    ]),
+  );
+  const head = (service: string) =>
+    `POST / HTTP/1.1\r\nHost: ${service}\r\nTransfer-Encoding: chunked\r\n\r\n`;
+  const talking = slow(web.outbound, head("answering"));
+  const given = slow(web.outbound, head("silent"));
+  const drip = setInterval(() => {
+    for (const { socket } of [talking, given]) if (socket.writable) socket.write("1\r\nx\r\n");
+  }, 5 * TICK_MS);
+  await given.closed;
+  expect(given.text()).toStartWith("HTTP/1.1 408 ");
+  await Bun.sleep(400 * TICK_MS);
+  clearInterval(drip);
+  talking.socket.write("0\r\n\r\n");
+  expect(await eventually(() => talking.text().includes("done"))).toBe(true);
+  talking.socket.destroy();
+}, 15_000);
+
 test("an application that takes no body is a timeout, and one that is slow to answer is not", async () => {
   const deaf = rawServer({ open: (socket) => void socket.pause() });
   const late = rawServer({
@@ -128,7 +160,7 @@ test("an application that takes no body is a timeout, and one that is slow to an
   expect(await answer.text()).toBe("late");
   await closed;
   expect(heard).toStartWith("HTTP/1.1 504 ");
-  expect(heard).toContain("timeout: nothing moved for too long");
+  expect(heard).toContain("timeout: hardly anything moved for too long");
   expect(await eventually(() => deaf.open === 0)).toBe(true);
 }, 15_000);
 

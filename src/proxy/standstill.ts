@@ -1,10 +1,12 @@
 /**
  * How long a connection has stood still, in ticks of a second: idle, dripping a head, or under way
- * without a byte moving.
+ * with hardly a byte moving.
  */
 
-/** How long a peer may owe bytes, or leave bytes unread, without moving any, seconds. */
+/** How long a peer that owes bytes, or leaves bytes unread, may take to move some, seconds. */
 const STALLED_SECONDS = 300;
+/** How many: less is a drip, which holds as much as a standstill does. */
+const MOVED_MIN = 512;
 
 export class Standstill {
   #seconds = 0;
@@ -22,12 +24,14 @@ export class Standstill {
   /**
    * One more second: `passed` bytes have passed so far, `queued` are waiting. Only while a peer
    * owes bytes or leaves them unread does it count: how long an answer may take is the policy's
-   * business. True: it has been too long.
+   * business. In a `talk`, where each side may wait for the other, a single byte is enough. True:
+   * it has been too long.
    */
-  tooLong(passed: number, queued: number, owed: boolean): boolean {
+  tooLong(passed: number, queued: number, owed: boolean, talk: boolean): boolean {
     // Halves, so that bytes which only went into a queue have moved, too.
     const moved = passed - queued / 2;
-    if (moved !== this.#moved || !owed) {
+    const by = Math.abs(moved - this.#moved);
+    if (by >= MOVED_MIN || (talk && by > 0) || !owed) {
       this.#moved = moved;
       this.#seconds = 0;
       return false;
