@@ -2,7 +2,8 @@
 # Sets everything up and runs every test: style rules, types, unit tests, system tests.
 #   scripts/test.sh [bun test arguments …]     e.g. scripts/test.sh test/system/failure.test.ts
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-need_programs nginx=nginx redis-server=redis-server redis-cli=redis-tools wrk=wrk promtool=prometheus
+need_programs nginx=nginx haproxy=haproxy redis-server=redis-server redis-cli=redis-tools wrk=wrk \
+  promtool=prometheus
 build_weft
 if [ $# -gt 0 ]; then exec bun test "$@"; fi
 say "types"; tsc --noEmit
