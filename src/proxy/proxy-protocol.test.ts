@@ -160,6 +160,22 @@ test("what a relay announces goes on to the server; without a header it gets now
   );
 });
 
+test("what came with a header is kept while its destination is being learnt", async () => {
+  const plane = newPlane({ relays: ["127.0.0.1"] });
+  const web = plane.workload("web");
+  const server = told();
+  plane.onAccess = () => {
+    setTimeout(
+      () => web.snapshot.set(snapshotOf([db([server.port], { proxyProtocol: "v1" })])),
+      20,
+    );
+    return true;
+  };
+  const header = Buffer.from(writeProxyHeader("v1", ENDS)).toString();
+  const { heard } = await say(upstream(plane, web), `${header}hello\n`);
+  expect(heard).toBe("203.0.113.7:4711 198.51.100.1:443 hello\n");
+});
+
 test("the access log names whom a relay announces", async () => {
   const lines: string[] = [];
   const accessLog = new AccessLog((text) => lines.push(...text.trim().split("\n")), Date.now);
