@@ -111,7 +111,7 @@ test("an application beside its proxy hears of the proxy that calls, once", asyn
   const port = upstream(plane, web);
   const { heard, from } = await say(port, "hello\n");
   expect(heard).toMatch(
-    new RegExp(`^127\\.0\\.0\\.1:\\d+ 127\\.0\\.0\\.1:${plane.meshPort} hello\n`),
+    new RegExp(`^127\\.0\\.0\\.1:[1-9]\\d+ 127\\.0\\.0\\.1:${plane.meshPort} hello\n`),
   );
   expect(heard).not.toContain(`:${from} `);
 });
