@@ -17,6 +17,7 @@ import { createLogger, type Logger, type LogSink } from "../src/telemetry/log.ts
 import { Metrics } from "../src/telemetry/metrics.ts";
 import { METRICS_CALLERS_MAX, proxyRoom, tellTurnedAway } from "./descriptors.ts";
 import { guard } from "./guard.ts";
+import { pendingMax } from "./memory.ts";
 import type { ProxyOptions, WorkloadSpec } from "./options.ts";
 import { takeFolder, writeRunFile } from "./proxy/folder.ts";
 import { Member } from "./proxy/member.ts";
@@ -120,6 +121,7 @@ class ProxyProcess {
     const descriptors = proxyRoom(options.workloads.length);
     this.#proxy = new DataPlane({
       descriptors,
+      pendingMax: pendingMax(),
       metrics: this.#metrics,
       now: () => performance.now(),
       random: Math.random,

@@ -68,6 +68,14 @@ const UNATTACHED: BunSocket<Connection> = {
   setKeepAlive: () => false,
 };
 
+/** Of all connections of the process. */
+let pending = 0;
+
+/** Bytes that this process holds because their receivers have not taken them yet, at most. */
+export function pendingBytes(): number {
+  return pending;
+}
+
 type Finish = "none" | "end" | "close";
 
 export class Connection {
@@ -87,6 +95,8 @@ export class Connection {
   #closed = false;
   #broken = false;
   #paused = false;
+  /** Size of what arrived last: a handler that pauses has kept some of it. */
+  #arrived = 0;
   #delivering = false;
   #held: Uint8Array[] | undefined;
   #heldEnd = false;
@@ -117,6 +127,11 @@ export class Connection {
 
   get queuedBytes(): number {
     return this.#queued;
+  }
+
+  /** Bytes held because of this connection, at most: queued, and arrived before it was paused. */
+  get pendingBytes(): number {
+    return this.#queued + (this.#paused ? this.#arrived : 0);
   }
 
   get closed(): boolean {
@@ -228,8 +243,7 @@ export class Connection {
     if (this.#closed) return;
     this.#finish = "close";
     this.#held = undefined;
-    this.#queue = [];
-    this.#queued = 0;
+    this.#dropQueue();
     this.#socket.terminate();
   }
 
@@ -237,12 +251,14 @@ export class Connection {
   pause(): void {
     if (this.#paused || this.#closed) return;
     this.#paused = true;
+    pending += this.#arrived;
     this.#socket.pause();
   }
 
   resume(): void {
     if (!this.#paused || this.#closed) return;
     this.#paused = false;
+    this.#forgetArrived();
     if (this.#delivering) return;
     this.#deliverHeld(false);
     if (!this.#paused && !this.#closed) this.#socket.resume();
@@ -280,6 +296,7 @@ export class Connection {
   #enqueue(bytes: Uint8Array): boolean {
     this.#queue.push(bytes);
     this.#queued += bytes.length;
+    pending += bytes.length;
     return false;
   }
 
@@ -295,6 +312,7 @@ export class Connection {
     }
     if (this.#finish === "close" && this.#paused) {
       this.#paused = false;
+      this.#forgetArrived();
       this.#socket.resume();
     }
     if (this.#finish === "close" && this.#linger === undefined && !this.#closed) {
@@ -308,8 +326,11 @@ export class Connection {
     if (this.#paused || (this.#held !== undefined && this.#held.length > 0)) {
       this.#held ??= [];
       this.#held.push(chunk);
+      this.#arrived += chunk.length;
+      if (this.#paused) pending += chunk.length;
       return;
     }
+    this.#arrived = chunk.length;
     this.handler.data(this, chunk);
   }
 
@@ -339,6 +360,7 @@ export class Connection {
           return;
         }
         this.#queued -= sent;
+        pending -= sent;
         if (sent < bytes.length) {
           this.#queue[done] = bytes.subarray(sent);
           break;
@@ -359,10 +381,21 @@ export class Connection {
     this.#closed = true;
     clearTimeout(this.#linger);
     clearTimeout(this.#unread);
-    this.#queue = [];
-    this.#queued = 0;
+    this.#dropQueue();
+    if (this.#paused) this.#forgetArrived();
     this.#held = undefined;
     this.handler.close(this, error);
+  }
+
+  #forgetArrived(): void {
+    pending -= this.#arrived;
+    this.#arrived = 0;
+  }
+
+  #dropQueue(): void {
+    pending -= this.#queued;
+    this.#queue = [];
+    this.#queued = 0;
   }
 
   #failed(site: string, error: unknown): void {

@@ -104,6 +104,11 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     return this.#client?.connection.queuedBytes ?? 0;
   }
 
+  /** Held because of the endpoint. */
+  get pendingBytes(): number {
+    return this.#client?.connection.pendingBytes ?? 0;
+  }
+
   /** Nothing of the request before is left. */
   reset(): void {
     this.#to = undefined;

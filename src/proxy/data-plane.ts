@@ -1,6 +1,7 @@
 /** The data plane of one process: its local workloads, their listeners, and the mesh port. */
 import { lookup } from "node:dns/promises";
 import { callbackErrors, guarded } from "../net/boundary.ts";
+import { pendingBytes } from "../net/connection.ts";
 import { HostNames } from "../net/host-names.ts";
 import type { Listener } from "../net/listen.ts";
 import { Relays } from "../net/relays.ts";
@@ -23,6 +24,8 @@ export interface DataPlaneOptions {
   readonly accessLog?: AccessLog;
   /** Descriptors in each direction, for callers and what they need; absent: as many as come. */
   readonly descriptors?: number;
+  /** Bytes held for slow receivers above which nothing more is begun; absent: no limit. */
+  readonly pendingMax?: number;
   /** weft's own ports on this host: no caller reaches them through a proxy. */
   readonly ownPorts: ReadonlySet<number>;
   /** Ranges of addresses whose connections to local listeners begin with a PROXY header. */
@@ -54,8 +57,10 @@ export class DataPlane {
   readonly #meshListeners: Listener[] = [];
   readonly #localListeners: Listener[] = [];
   readonly #timer: ReturnType<typeof setInterval>;
+  #shedCount = 0;
 
   constructor(o: DataPlaneOptions) {
+    const { pendingMax = Number.POSITIVE_INFINITY } = o;
     const descriptors = o.descriptors ?? Number.POSITIVE_INFINITY;
     this.#state = {
       now: o.now,
@@ -63,6 +68,7 @@ export class DataPlane {
       golden: new Golden(o.metrics),
       accessLog: o.accessLog,
       rooms: { inbound: new Room(descriptors), outbound: new Room(descriptors) },
+      flooded: () => pendingBytes() > pendingMax,
       names: new HostNames({ lookup: systemLookup, ...o }),
       relays: o.relays && relaysOf(o.relays, o.metrics),
       draining: false,
@@ -86,6 +92,18 @@ export class DataPlane {
       "Callers' connections that are open.",
       "gauge",
       () => this.#connectionsActive(),
+    );
+    o.metrics.observe(
+      "weft_pending_bytes",
+      "Bytes held because their receivers have not taken them yet.",
+      "gauge",
+      () => [{ suffix: "", labels: "", value: pendingBytes() }],
+    );
+    o.metrics.observe(
+      "weft_connections_shed_total",
+      "Connections ended because too many bytes were held, and most of them for these.",
+      "counter",
+      () => [{ suffix: "", labels: "", value: this.#shedCount }],
     );
     o.metrics.observe(
       "weft_connections_refused_total",
@@ -195,7 +213,20 @@ export class DataPlane {
     for (const one of this.#state.open) {
       guarded("tick", { destroy: () => one.shut(true) }, () => one.tick());
     }
+    if (this.#state.flooded()) this.#shed();
     for (const local of this.#workloads) guarded("sweep", undefined, () => local.sweep());
+  }
+
+  /** Ends the connections for which most is held, until it is not too much any more. */
+  #shed(): void {
+    const { open, flooded } = this.#state;
+    const held = [...open].map((one) => ({ one, bytes: one.pendingBytes }));
+    held.sort((a, b) => b.bytes - a.bytes);
+    for (const { one, bytes } of held) {
+      if (bytes === 0 || !flooded()) return;
+      this.#shedCount++;
+      guarded("shed", undefined, () => one.shut(true));
+    }
   }
 }
 

@@ -96,6 +96,10 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     return this.#phase === "deciding";
   }
 
+  get pendingBytes(): number {
+    return this.#relay?.pendingBytes ?? this.downstream.pendingBytes + this.#attempts.pendingBytes;
+  }
+
   /** No request is under way or arriving, and no answer has to reach the caller any more. */
   get idle(): boolean {
     const { downstream } = this;

@@ -12,7 +12,7 @@ import { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
 import { beginInbound, NO_REQUESTS } from "./http.ts";
 import type { Side } from "./side.ts";
-import type { ProxyState } from "./state.ts";
+import { FLOODED, type ProxyState } from "./state.ts";
 import { TCP_ALPN, tunnelToApp } from "./tcp.ts";
 import type { LocalWorkload } from "./workload.ts";
 
@@ -74,7 +74,8 @@ class InboundSide implements Side<Exchange> {
       exchange.answer("bad_request", `${this.workload}:${this.#servicePort} ${NO_REQUESTS}`);
       return;
     }
-    beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
+    if (this.state.flooded()) exchange.answer("overflow", FLOODED);
+    else beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
   }
 }
 

@@ -12,7 +12,7 @@ import { beginOutbound, type Outbound } from "./http.ts";
 import type { OutsideHosts } from "./outside.ts";
 import type { Side } from "./side.ts";
 import { ByFirstByte } from "./sni.ts";
-import type { ProxyState } from "./state.ts";
+import { FLOODED, type ProxyState } from "./state.ts";
 import { tunnelToService } from "./tcp.ts";
 import type { LocalWorkload } from "./workload.ts";
 
@@ -56,7 +56,8 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   }
 
   begin(exchange: Exchange): void {
-    beginOutbound(exchange, this);
+    if (this.state.flooded()) exchange.answer("overflow", FLOODED);
+    else beginOutbound(exchange, this);
   }
 }
 

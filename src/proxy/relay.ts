@@ -32,6 +32,8 @@ export interface Relay {
   readonly received: number;
   /** Bytes from the server so far. */
   readonly sent: number;
+  /** Bytes held for either side. */
+  readonly pendingBytes: number;
   /** Resets both sides. */
   destroy(): void;
 }
@@ -60,6 +62,9 @@ export function relay(
     },
     get sent() {
       return back.count;
+    },
+    get pendingBytes() {
+      return caller.pendingBytes + server.pendingBytes;
     },
     destroy() {
       caller.destroy();

@@ -1,7 +1,7 @@
 /** Callers and applications that stand still; a "second" of theirs takes a few milliseconds here. */
 import { afterAll, expect, test } from "bun:test";
 import { connect, type Socket } from "node:net";
-import type { ConnectionHandler } from "../net/connection.ts";
+import { type ConnectionHandler, pendingBytes } from "../net/connection.ts";
 import { dial } from "../net/dial.ts";
 import { tlsContext } from "../net/tls.ts";
 import { authority, snapshotOf, type TestPlane, type TestWorkload } from "./mesh.fixture.ts";
@@ -129,6 +129,68 @@ test("a body that drips is given up like one that stops, unless it is being answ
   expect(await eventually(() => talking.text().includes("done"))).toBe(true);
   talking.socket.destroy();
 }, 15_000);
+
+test("while too much waits for slow readers nothing more is begun", async () => {
+  const chunk = Buffer.alloc(64 * 1024);
+  const port = serve((request) =>
+    request.url.endsWith("/big")
+      ? new Response(new ReadableStream({ pull: (to) => to.enqueue(chunk) }))
+      : new Response("ok"),
+  );
+  const plane = newPlane({ pendingMax: 100_000 });
+  const web = plane.workload("web");
+  const opaque = { service: "opaque", port: 81, protocol: "tcp" as const };
+  const ports = { "81": port };
+  web.snapshot.set(snapshotOf([plainApp([port]), { ...opaque, endpoints: [{ ports }] }]));
+  const tcp = plane.plane.listenUpstream(
+    web.local,
+    { namespace: "default", service: "opaque" },
+    "127.0.0.1",
+    0,
+  );
+  const get = () => fetch(web.url, { headers: { host: "app" } });
+  expect((await get()).status).toBe(200);
+  const readers = Array.from({ length: 4 }, () => {
+    const reader = slow(web.outbound, "GET /big HTTP/1.1\r\nHost: app\r\n\r\n");
+    reader.socket.once("data", () => reader.socket.pause());
+    return reader;
+  });
+  expect(await eventually(() => pendingBytes() > 100_000)).toBe(true);
+  const refused = await get();
+  expect([refused.status, await refused.text()]).toEqual([
+    503,
+    "overflow: this proxy holds too much for slow receivers\n",
+  ]);
+  expect((await talk(tcp, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").heard).text).toBe("");
+  for (const { socket } of readers) socket.destroy();
+  expect(await eventually(() => pendingBytes() === 0)).toBe(true);
+  expect((await get()).status).toBe(200);
+});
+
+test("connections for which most is held go first when it is too much", async () => {
+  const chunk = Buffer.alloc(64 * 1024);
+  const port = serve((request) =>
+    request.url.endsWith("/big")
+      ? new Response(new ReadableStream({ pull: (to) => to.enqueue(chunk) }))
+      : new Response("ok"),
+  );
+  const plane = newPlane({ tickMs: 20, pendingMax: 2_000_000 });
+  const web = plane.workload("web");
+  web.snapshot.set(snapshotOf([plainApp([port])]));
+  const kept = slow(web.outbound, "GET / HTTP/1.1\r\nHost: app\r\n\r\n");
+  const readers = Array.from({ length: 30 }, () => {
+    const reader = slow(web.outbound, "GET /big HTTP/1.1\r\nHost: app\r\n\r\n");
+    reader.socket.once("data", () => reader.socket.pause());
+    return reader;
+  });
+  const shed = () => Number(/^weft_connections_shed_total (.+)/m.exec(plane.metrics.render())?.[1]);
+  expect(await eventually(() => shed() > 0)).toBe(true);
+  expect(await eventually(() => pendingBytes() <= 2_000_000)).toBe(true);
+  expect(kept.socket.closed).toBe(false);
+  const answer = await fetch(web.url, { headers: { host: "app" } });
+  expect(answer.status).toBe(200);
+  for (const { socket } of [kept, ...readers]) socket.destroy();
+});
 
 test("an application that takes no body is a timeout, and one that is slow to answer is not", async () => {
   const deaf = rawServer({ open: (socket) => void socket.pause() });

@@ -187,6 +187,10 @@ class Hello implements ConnectionHandler, Ticking {
     if (++this.#seconds > OPENING_SECONDS) this.#refuse("timeout", ALERTS.internalError);
   }
 
+  get pendingBytes(): number {
+    return this.#caller.pendingBytes;
+  }
+
   get idle(): boolean {
     return !this.#read;
   }

@@ -14,6 +14,8 @@ export interface ProxyState {
   /** Each direction has its own, so that neither can use up the other's. */
   readonly rooms: Readonly<Record<"inbound" | "outbound", Room>>;
   readonly names: HostNames;
+  /** So many bytes wait for receivers that nothing more is begun. */
+  readonly flooded: () => boolean;
   /** Who begins connections to local listeners with a PROXY header; undefined = nobody. */
   readonly relays: Relays | undefined;
   /** Answers carry `Connection: close`, and no connection is kept. */
@@ -28,8 +30,13 @@ export interface Ticking {
   readonly workload: string;
   /** Called once a second. */
   tick(): void;
+  /** Bytes held because of it. */
+  readonly pendingBytes: number;
   /** Nothing is under way. */
   readonly idle: boolean;
   /** Closes when nothing is under way; drops everything when `force`. */
   shut(force: boolean): void;
 }
+
+/** What a request hears that is not begun. */
+export const FLOODED = "this proxy holds too much for slow receivers";

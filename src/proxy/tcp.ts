@@ -9,7 +9,7 @@ import type { Endpoint } from "../upstream/endpoint.ts";
 import { Allowance } from "./allowance.ts";
 import { type Relay, relay, type Trial } from "./relay.ts";
 import { type FailureKind, ReplayBuffer } from "./retry.ts";
-import type { ProxyState, Ticking } from "./state.ts";
+import { FLOODED, type ProxyState, type Ticking } from "./state.ts";
 
 /** ALPN name of opaque TCP between proxies. */
 export const TCP_ALPN = "weft-tcp";
@@ -51,6 +51,10 @@ export function tunnelToApp(
   options: TunnelOptions,
 ): ConnectionHandler {
   const tunnel = new Tunnel(caller, meter, options);
+  if (options.state.flooded()) {
+    tunnel.failSoon("overflow", FLOODED);
+    return tunnel;
+  }
   const preface = header && writeProxyHeader(header, caller.ends);
   endpoint.dial(
     "",
@@ -92,7 +96,10 @@ export function tunnelToService(
   options: TunnelOptions,
 ): OpeningTunnel {
   const tunnel = new Tunnel(caller, undefined, options);
-  if (destination.active >= destination.target.policy.maxConnections) {
+  if (options.state.flooded()) {
+    tunnel.meter = destination.meters.tcp("none");
+    tunnel.failSoon("overflow", FLOODED);
+  } else if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp("none");
     tunnel.failSoon("overflow", "too many connections to this service");
   } else new ServiceTrial(tunnel, destination, options).attempt();
@@ -339,6 +346,10 @@ class Tunnel implements OpeningTunnel, Ticking {
   }
 
   tick(): void {}
+
+  get pendingBytes(): number {
+    return this.#relay?.pendingBytes ?? this.#caller.pendingBytes;
+  }
 
   /** A tunnel has no end of its own: it lasts until the drain's limit, unless nobody spoke yet. */
   get idle(): boolean {

@@ -1,0 +1,9 @@
+/** What a proxy may hold for slow receivers, from the memory that the process may use. */
+
+const SHARE = 1 / 8;
+const MAX = 256 * 1024 * 1024;
+
+/** Bytes. `memory`: the limit of the control group, else the machine's; 0 if it is not known. */
+export function pendingMax(memory = process.constrainedMemory()): number {
+  return memory > 0 ? Math.min(MAX, Math.floor(memory * SHARE)) : MAX;
+}
