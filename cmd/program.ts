@@ -18,7 +18,7 @@ import {
   variableOf,
 } from "./flags.ts";
 import { readOneOf } from "./grammar.ts";
-import { ensureFastCopies } from "./proxy/fast-copies.ts";
+import { ensureSurroundings } from "./proxy/second-start.ts";
 import {
   controlplaneOptions,
   DEFAULTS,
@@ -282,7 +282,7 @@ async function start(mode: Mode, settings: Settings, around: Surroundings): Prom
   }
   const options =
     mode === "sidecar" ? sidecarOptions(settings, around) : nodeOptions(settings, around);
-  ensureFastCopies();
+  ensureSurroundings();
   const { runProxy } = await import("./proxy.ts");
   return runProxy(options);
 }

@@ -1,11 +1,14 @@
 import { expect, test } from "bun:test";
-import { copiesAreSlow, tunedEnvironment } from "./fast-copies.ts";
+import { copiesAreSlow, preparedEnvironment } from "./second-start.ts";
 
 const THRESHOLD = "glibc.cpu.x86_rep_movsb_threshold";
 
-function tuned(environ: string): string | undefined {
-  return tunedEnvironment(Buffer.from(environ, "latin1"))?.toString("latin1");
+function prepared(environ: string, quickCopies: boolean, memory?: number): string | undefined {
+  const env = preparedEnvironment(Buffer.from(environ, "latin1"), { quickCopies, memory });
+  return env?.toString("latin1");
 }
+
+const tuned = (environ: string) => prepared(environ, true);
 
 test("the tunable joins the environment, whose bytes stay as they were", () => {
   expect(tuned("A=1\0B=\xff\0")).toBe(`A=1\0B=\xff\0GLIBC_TUNABLES=${THRESHOLD}=0x40000000\0`);
@@ -21,6 +24,15 @@ test("other tunables are kept", () => {
 test("a threshold that is set is left alone, so nothing starts a third time", () => {
   expect(tuned(`GLIBC_TUNABLES=${THRESHOLD}=4096\0`)).toBeUndefined();
   expect(tuned(tuned("A=1\0")!)).toBeUndefined();
+});
+
+test("a heap is sized by the memory there is, unless somebody says otherwise", () => {
+  const once = prepared("A=1\0", false, 200_000_000);
+  expect(once).toBe("A=1\0BUN_JSC_forceRAMSize=200000000\0");
+  expect(prepared(once!, false, 200_000_000)).toBeUndefined();
+  expect(prepared("BUN_JSC_forceRAMSize=1\0", false, 200_000_000)).toBeUndefined();
+  expect(prepared("A=1\0", true, 5)).toContain("rep_movsb_threshold=0x40000000\0BUN_JSC_force");
+  expect(prepared("A=1\0", false)).toBeUndefined();
 });
 
 test("copies count as slow by the clock, not by the name of the CPU", () => {
