@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fetchNats } from "../../scripts/fetch-nats.ts";
-import { type NatsAuthority, openNatsAuthority } from "../identity/nats-auth.ts";
+import { type NatsAuthority, type NatsTrust, openNatsAuthority } from "../identity/nats-auth.ts";
 import { createNkey } from "../identity/nkey.ts";
 import { type Bus, openBus } from "./bus.ts";
 import { freePort } from "./nats.fixture.ts";
-import { externalNatsConfig, type NatsTrustConfig } from "./nats-config.ts";
+import { externalNatsConfig } from "./nats-config.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "weft-external-"));
 const buses: Bus[] = [];
@@ -49,7 +49,7 @@ async function run(config: string, port?: number): Promise<number> {
   throw new Error(`nats-server does not start with ${file}`);
 }
 
-function printed(trust: NatsTrustConfig): string {
+function printed(trust: NatsTrust): string {
   const store = mkdtempSync(join(folder, "store-"));
   return externalNatsConfig(trust).replace("/var/lib/nats", store);
 }

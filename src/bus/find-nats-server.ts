@@ -1,8 +1,9 @@
 /** Which nats-server executable to run. */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Failure } from "../error.ts";
+import { makeNatsFolder } from "./nats-folder.ts";
 import { isAtLeast, NATS_FLOOR, NATS_SHA256, NATS_VERSION } from "./nats-release.ts";
 
 export interface NatsServerSource {
@@ -34,7 +35,7 @@ function copyOut(embedded: string, dataDir: string): string {
       "install weft again, or give a nats-server with --nats-server PATH",
     );
   }
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeNatsFolder(folder);
   // A running copy cannot be written to, but can be replaced.
   writeFileSync(`${target}.new`, bytes, { mode: 0o755 });
   renameSync(`${target}.new`, target);

@@ -1,16 +1,6 @@
 /** What a nats-server of ours is started with, and its configuration file. */
 import { join, resolve } from "node:path";
-
-/** Who the server lets in: JWTs and public keys, no secrets. */
-export interface NatsTrustConfig {
-  readonly operatorJwt: string;
-  readonly systemAccount: string;
-  readonly systemJwt: string;
-  readonly account: string;
-  readonly accountJwt: string;
-  readonly workloads: string;
-  readonly workloadsJwt: string;
-}
+import type { NatsTrust } from "../identity/nats-auth.ts";
 
 export interface NatsServerOptions {
   /** Control plane's data folder; the server lives in `<dataDir>/nats`. */
@@ -21,7 +11,7 @@ export interface NatsServerOptions {
   readonly port: number;
   /** Required beyond loopback. PEM texts. */
   readonly tls?: { readonly cert: string; readonly key: string };
-  readonly auth: NatsTrustConfig;
+  readonly auth: NatsTrust;
   /** Hears of every unexpected end and of every restart. */
   readonly log?: (event: NatsServerEvent) => void;
 }
@@ -49,7 +39,7 @@ function quote(text: string): string {
   return JSON.stringify(text);
 }
 
-function trustLines(auth: NatsTrustConfig): string[] {
+function trustLines(auth: NatsTrust): string[] {
   return [
     `operator: ${auth.operatorJwt}`,
     `system_account: ${auth.systemAccount}`,
@@ -66,7 +56,7 @@ function trustLines(auth: NatsTrustConfig): string[] {
  * For a nats-server that an operator runs: whom to let in, and what else the mesh depends on.
  * Holds no secret, and nothing about addresses, TLS or clusters, which are the operator's.
  */
-export function externalNatsConfig(auth: NatsTrustConfig): string {
+export function externalNatsConfig(auth: NatsTrust): string {
   const lines = [
     "# What weft needs of a nats-server: put it into its configuration file, or include it there.",
     "# It lets in this mesh's control plane and workloads, and holds no secret.",

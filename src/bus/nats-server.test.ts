@@ -215,6 +215,16 @@ describe("the executable", () => {
     expect(await codeOf(() => findNatsServer({ dataDir, embedded: damaged }))).toBe("nats_damaged");
   });
 
+  test("a file in the place of its folder is an error with a next step", async () => {
+    const o = await options();
+    writeFileSync(join(o.dataDir, "nats"), "");
+    expect(await codeOf(() => startNatsServer(o))).toBe("nats_folder");
+    const embedded = fetchNats();
+    expect(await codeOf(() => findNatsServer({ dataDir: o.dataDir, embedded }))).toBe(
+      "nats_folder",
+    );
+  });
+
   test("a given one must be a nats-server that is not too old", async () => {
     const { dataDir } = await options();
     const find = (path?: string) =>

@@ -6,10 +6,8 @@
  * the same, and replaces it otherwise. It is restarted when it ends, after 100 ms to 5 s.
  */
 import {
-  chmodSync,
   closeSync,
   existsSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -26,6 +24,7 @@ import {
   type NatsServerOptions,
   natsConfig,
 } from "./nats-config.ts";
+import { makeNatsFolder } from "./nats-folder.ts";
 import { findRunning, isRunning } from "./nats-process.ts";
 
 /** Reading back what proxies need takes milliseconds; longer means a damaged store. */
@@ -112,8 +111,7 @@ export class NatsServer {
         "bind to 127.0.0.1, or give the server a certificate",
       );
     }
-    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    chmodSync(this.#folder, 0o700);
+    makeNatsFolder(this.#folder);
     const running = findRunning(this.#config);
     const before = this.#writeFiles();
     const [first] = running;

@@ -17,9 +17,6 @@ export interface ConfigKey {
   readonly privateKey: KeyObject;
 }
 
-/** PKIX header of a raw Ed25519 public key (RFC 8410). */
-const SPKI_ED25519 = Buffer.from("302a300506032b6570032100", "hex");
-
 function configKeyOf(privateKey: KeyObject): ConfigKey {
   const raw = createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-32);
   return {
@@ -53,16 +50,4 @@ export function openConfigKey(path: string): ConfigKey {
     `${path} does not hold an Ed25519 private key`,
     "restore the file from a backup; with a new key every proxy has to join again",
   );
-}
-
-/** The verifying key of a raw public key in base64url; undefined when it is not one. */
-export function configPublicKey(raw: string): KeyObject | undefined {
-  const bytes = Buffer.from(raw, "base64url");
-  if (bytes.length !== 32) return undefined;
-  try {
-    const key = Buffer.concat([SPKI_ED25519, bytes]);
-    return createPublicKey({ key, format: "der", type: "spki" });
-  } catch {
-    return undefined;
-  }
 }

@@ -16,7 +16,7 @@ import { base32, createNkey, type Nkey, nkeyFromSeed } from "./nkey.ts";
 import { directGetSubject, documentSubject, type NatsRights } from "./rights.ts";
 import { readSecret, writeSecret } from "./secret-file.ts";
 
-/** What a nats-server must be configured with to accept the mesh's users. */
+/** Whom a nats-server must be told to let in: JWTs and public keys, no secrets. */
 export interface NatsTrust {
   readonly operatorJwt: string;
   readonly systemAccount: string;

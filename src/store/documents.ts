@@ -1,5 +1,5 @@
 /** What the bus was last given under each key. Written before it is put there. */
-import { asc, eq } from "drizzle-orm";
+import { asc } from "drizzle-orm";
 import { sha256 } from "./hash.ts";
 import type { PublishedDocument } from "./rows.ts";
 import { documents } from "./schema.ts";
@@ -7,10 +7,6 @@ import type { Store } from "./store.ts";
 
 export function publishedDocuments(store: Store): PublishedDocument[] {
   return store.db.select().from(documents).orderBy(asc(documents.key)).all();
-}
-
-export function publishedDocument(store: Store, key: string): PublishedDocument | undefined {
-  return store.db.select().from(documents).where(eq(documents.key, key)).get();
 }
 
 /** Records documents; call it inside `store.write` together with the new `busRev`. */
