@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { apiCallersMax, descriptorLimit, proxyRoom } from "./descriptors.ts";
+import { openFilesMax } from "../src/std/open-files.ts";
+import { apiCallersMax, proxyRoom } from "./descriptors.ts";
 
 test("callers and what they need fit under the limit", () => {
   for (const limit of [256, 1024, 524_288]) {
@@ -13,5 +14,5 @@ test("callers and what they need fit under the limit", () => {
 
 test("the limit is the process's own", () => {
   const shell = Bun.spawnSync(["sh", "-c", "ulimit -n"]).stdout.toString().trim();
-  expect(String(descriptorLimit())).toBe(shell === "unlimited" ? "Infinity" : shell);
+  expect(String(openFilesMax())).toBe(shell === "unlimited" ? "Infinity" : shell);
 });

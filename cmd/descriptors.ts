@@ -2,7 +2,7 @@
  * What a process may open, from the limit of its open files (RLIMIT_NOFILE). The runtime has raised
  * the soft limit to the hard one before any code of ours runs.
  */
-import { readFileSync } from "node:fs";
+import { openFilesMax } from "../src/std/open-files.ts";
 import type { Logger } from "../src/telemetry/log.ts";
 
 /** Log, store, bus, health checks, metrics, name resolution. */
@@ -16,20 +16,14 @@ const DIRECTIONS = 2;
 export const METRICS_CALLERS_MAX = 16;
 
 /** Descriptors of a proxy for callers, and for what their requests need, in each direction. */
-export function proxyRoom(workloads: number, limit = descriptorLimit()): number {
+export function proxyRoom(workloads: number, limit = openFilesMax()): number {
   const free = limit - OWN - OWN_PER_WORKLOAD * workloads;
   return Math.max(ROOM_MIN, Math.floor(free / DIRECTIONS));
 }
 
 /** Callers of the API, which need nothing else. */
-export function apiCallersMax(limit = descriptorLimit()): number {
+export function apiCallersMax(limit = openFilesMax()): number {
   return Math.max(CALLERS_MIN, limit - OWN);
-}
-
-/** The soft limit of open files; Infinity where there is none. */
-export function descriptorLimit(): number {
-  const line = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
-  return line === null ? Number.POSITIVE_INFINITY : Number(line[1]);
 }
 
 const TELL_MS = 1000;

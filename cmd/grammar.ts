@@ -5,7 +5,7 @@
  * and throws a `Failure` that names both and shows a right one.
  */
 import { EXIT, Failure } from "../src/error.ts";
-import { parseRange } from "../src/net/relays.ts";
+import { parseRange } from "../src/std/address-range.ts";
 import type { AppPort, OutboundAddress, Protocol, UpstreamSpec } from "./options.ts";
 
 const PROTOCOLS: readonly Protocol[] = ["http", "http2", "grpc", "tcp", "tls"];

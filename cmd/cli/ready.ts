@@ -1,6 +1,7 @@
 /** `weft wait` and `weft healthcheck`: for start-up scripts and containers. */
 import type { StatusAnswer } from "../../src/api/answers.ts";
 import { EXIT, Failure } from "../../src/error.ts";
+import { isName } from "../../src/identity/spiffe.ts";
 import { readName, usage } from "../grammar.ts";
 import { DEFAULTS } from "../start.ts";
 import { dataFolder, runFile } from "./locate.ts";
@@ -10,8 +11,6 @@ import { typedDuration, typedToggle } from "./typed.ts";
 
 const POLL_MS = 100;
 const PROBE_MS = 2_000;
-
-const NAME = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
 
 type Target =
   | { readonly kind: "proxy" }
@@ -26,7 +25,7 @@ function readTarget(argument: string | undefined, verb: "wait" | "healthcheck"):
   if (verb === "healthcheck") {
     throw usage(`"${argument}" cannot be looked at from here`, "one of proxy, controlplane");
   }
-  const fix = NAME.test(argument) ? `for a service: weft wait service/${argument}` : "";
+  const fix = isName(argument) ? `for a service: weft wait service/${argument}` : "";
   throw usage(
     `"${argument}" cannot be waited for`,
     fix === "" ? "one of proxy, controlplane, service/NAME" : fix,

@@ -21,12 +21,6 @@ export function memoryOf(pid: number): MemoryFigure {
   };
 }
 
-/** Open files that this process and its children may have. */
-export function descriptorLimit(): number {
-  const text = readFileSync("/proc/self/limits", "utf8");
-  return Number(/^Max open files\s+\d+\s+(\d+)/m.exec(text)?.[1] ?? 1024);
-}
-
 /** Milliseconds from exec to /readyz of a sidecar that has its certificate and set on disk. */
 export async function startTimes(mesh: TestMesh, count: number): Promise<number[]> {
   const base = takePorts(60);

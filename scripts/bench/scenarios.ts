@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { sniOf } from "../../src/identity/spiffe.ts";
+import { openFilesMax } from "../../src/std/open-files.ts";
 import type { Sidecar } from "../../test/harness/mesh.ts";
 import type { ClientTask } from "./client.ts";
 import type { EnvoyProcesses } from "./envoy.ts";
@@ -19,7 +20,7 @@ import {
 } from "./measure.ts";
 import type { BenchMesh } from "./meshes.ts";
 import type { PeerProcesses, Ports } from "./peers.ts";
-import { descriptorLimit, type MemoryFigure, memoryOf, startTimes } from "./process.ts";
+import { type MemoryFigure, memoryOf, startTimes } from "./process.ts";
 import type { Scenario } from "./report.ts";
 
 /** Everything that runs while scenarios are measured. */
@@ -296,7 +297,7 @@ async function latency(arena: Arena): Promise<readonly Scenario[]> {
 }
 
 /** HAProxy takes half of the descriptors for its other side, whether it dials or not. */
-const IDLE = Math.min(10_000, Math.floor(descriptorLimit() / 2) - 500);
+const IDLE = Math.min(10_000, Math.floor(openFilesMax() / 2) - 500);
 const PLAIN_KB = 8;
 const MTLS_KB = 30;
 

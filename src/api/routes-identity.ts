@@ -1,6 +1,7 @@
 /** Tokens, and how workloads get and renew their identity. */
+import { isName } from "../identity/spiffe.ts";
 import { createToken, formatToken, secretHash } from "../identity/token.ts";
-import { isRange } from "../registry/registration.ts";
+import { parseRange } from "../std/address-range.ts";
 import { appendAudit } from "../store/audit.ts";
 import type { TokenRow } from "../store/rows.ts";
 import { listTokens, putToken, revokeToken } from "../store/tokens.ts";
@@ -14,7 +15,6 @@ const DAY_MS = 86_400_000;
 /** A token that is forgotten in a script should not open the mesh a year later. */
 const TTL_MS = DAY_MS;
 const TTL_MS_MAX = 365 * DAY_MS;
-const NAME = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
 
 function tokenAnswer(row: TokenRow): TokenAnswer {
   const { secretHash: _, ...shown } = row;
@@ -26,14 +26,14 @@ function scopeOf({ body }: Call): TokenRow["scope"] {
   const services = textsOf(body, "services");
   const cidr = textOf(body, "cidr");
   for (const name of [...(namespace === undefined ? [] : [namespace]), ...(services ?? [])]) {
-    if (NAME.test(name)) continue;
+    if (isName(name)) continue;
     const fix = "use at most 63 lower-case letters, digits and inner dashes";
     throw refusal(400, "name_invalid", `${JSON.stringify(name)} is not a name`, fix);
   }
   if (services?.length === 0) {
     throw refusal(400, "invalid_value", "services is empty", "name one, or leave it out for any");
   }
-  if (cidr !== undefined && !isRange(cidr)) {
+  if (cidr !== undefined && (!cidr.includes("/") || parseRange(cidr) === undefined)) {
     throw refusal(400, "cidr_invalid", `${cidr} is not a range`, "write it like 10.0.0.0/8");
   }
   return {

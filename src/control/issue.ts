@@ -3,6 +3,7 @@
  * for the right to read a service that was not declared. Free of HTTP; the API calls it.
  */
 import { randomBytes } from "node:crypto";
+import { isLoopback } from "../bus/nats-config.ts";
 import type { Resource, ServiceResource } from "../config/resource.ts";
 import type { Authority, IssuedLeaf } from "../identity/ca.ts";
 import { requestedKey } from "../identity/csr.ts";
@@ -170,18 +171,14 @@ function resourcesOf(store: Store): Resource[] {
 }
 
 function natsUrlFor(url: string, origin: RequestOrigin | undefined): string {
-  const host = origin?.host;
+  const host = origin?.host?.replace(/^\[(.*)\]$/, "$1");
   if (host === undefined) return url;
   const here = /\/\/(0\.0\.0\.0|\[::\]|localhost|127(?:\.\d+){3}|\[::1\])(?=[:,]|$)/g;
   return url.replace(here, (whole, name: string) => {
     // The caller's own loopback is not the control plane's, unless it is on the same host.
     if (isLoopback(host) && name !== "0.0.0.0" && name !== "[::]") return whole;
-    return `//${host.includes(":") && !host.startsWith("[") ? `[${host}]` : host}`;
+    return `//${host.includes(":") ? `[${host}]` : host}`;
   });
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host === "[::1]" || host.startsWith("127.");
 }
 
 function issueAccess(

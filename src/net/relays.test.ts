@@ -4,13 +4,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseRange } from "../std/address-range.ts";
 import { testAuthority } from "./certificates.fixture.ts";
 import type { Connection } from "./connection.ts";
 import { type DialTls, dial } from "./dial.ts";
 import { listen } from "./listen.ts";
 import { outsideContext } from "./outside-tls.ts";
 import { type Ends, writeProxyHeader } from "./proxy-protocol.ts";
-import { parseRange, Relays } from "./relays.ts";
+import { Relays } from "./relays.ts";
 
 const stops: (() => void)[] = [];
 afterAll(() => {

@@ -1,5 +1,6 @@
 /** Relays in front of a listener, which say in a PROXY header for whom they speak. */
 import { BlockList, isIP } from "node:net";
+import { parseRange } from "../std/address-range.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
 import { plainAddress, readProxyHeader } from "./proxy-protocol.ts";
 
@@ -38,26 +39,6 @@ export class Relays {
 }
 
 export type HeaderFault = "malformed" | "timeout";
-
-export interface Range {
-  readonly address: string;
-  readonly bits: number;
-  readonly family: "ipv4" | "ipv6";
-}
-
-/** `10.0.0.0/8`, `::1/128`, or an address alone; undefined where it is neither. */
-export function parseRange(text: string): Range | undefined {
-  const [address = "", bits, ...more] = text.split("/");
-  const family = isIP(address);
-  if (family === 0 || address.includes("%") || more.length > 0) return undefined;
-  const width = family === 4 ? 32 : 128;
-  if (bits !== undefined && (!/^(?:0|[1-9]\d{0,2})$/.test(bits) || +bits > width)) return undefined;
-  return {
-    address,
-    bits: bits === undefined ? width : Number(bits),
-    family: family === 4 ? "ipv4" : "ipv6",
-  };
-}
 
 /** Has a relay's connection until its header is read. */
 export class AwaitHeader implements ConnectionHandler {

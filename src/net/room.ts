@@ -37,6 +37,8 @@ const SPARE_MIN = 8;
 /** How long a claim waits at least, milliseconds; then a quarter of those in line are refused. */
 const PATIENCE_MS = 250;
 const REFUSED_SHARE = 1 / 4;
+/** While callers are turned away for want of room, nobody keeps a place that they do not use. */
+const CROWDED_IDLE_SECONDS = 1;
 /** How long there is no place for callers that do nothing, once somebody was turned away, ticks. */
 const CROWDED_TICKS = 5;
 
@@ -73,6 +75,11 @@ export class Room implements Door {
   /** Somebody was turned away lately: who uses their place for nothing should go. */
   get crowded(): boolean {
     return this.#crowdedTicks > 0 || this.#refused !== this.#refusedBefore;
+  }
+
+  /** How long a caller may do nothing here who elsewhere may for `usual` seconds. */
+  idleSeconds(usual: number): number {
+    return this.crowded ? CROWDED_IDLE_SECONDS : usual;
   }
 
   /** Called once a second. */

@@ -19,8 +19,6 @@ import type { LocalWorkload } from "./workload.ts";
 const PEER_LIMITS = peerLimits(H1_LIMITS);
 /** Callers keep connections for 30 s: they must be the ones who close first. */
 const IDLE_SECONDS = 60;
-/** While callers are turned away for want of room, nobody keeps a place that they do not use. */
-const CROWDED_IDLE_SECONDS = 1;
 const APP_CONNECT_TIMEOUT_MS = 3000;
 /** Shorter than the 5 s after which common servers close: never send into a closing connection. */
 const APP_IDLE_TIMEOUT_MS = 4000;
@@ -66,7 +64,7 @@ class InboundSide implements Side<Exchange> {
   }
 
   get idleSeconds(): number {
-    return this.state.rooms.inbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
+    return this.state.rooms.inbound.idleSeconds(IDLE_SECONDS);
   }
 
   begin(exchange: Exchange): void {

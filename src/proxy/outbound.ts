@@ -18,8 +18,6 @@ import type { LocalWorkload } from "./workload.ts";
 
 /** Applications keep connections for as long as they like, within reason. */
 const IDLE_SECONDS = 3600;
-/** While callers are turned away for want of room, nobody keeps a place that they do not use. */
-const CROWDED_IDLE_SECONDS = 1;
 
 /** For callers that there is no room for. */
 const FULL = ownAnswer(
@@ -52,7 +50,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   }
 
   get idleSeconds(): number {
-    return this.state.rooms.outbound.crowded ? CROWDED_IDLE_SECONDS : IDLE_SECONDS;
+    return this.state.rooms.outbound.idleSeconds(IDLE_SECONDS);
   }
 
   begin(exchange: Exchange): void {

@@ -1,6 +1,7 @@
 /** What workloads send to the registry, read strictly: it comes from outside. */
-import { BlockList, isIP } from "node:net";
+import { isIP } from "node:net";
 import type { Labels, Protocol } from "../snapshot/document.ts";
+import { inRange } from "../std/address-range.ts";
 
 export interface Registration {
   /** New at every start of the proxy. */
@@ -137,7 +138,7 @@ export interface AddressFacts {
  * good as loopback; loopback itself leads nowhere but to the dialler's own host.
  */
 export function mayRegister(addr: string, facts: AddressFacts): boolean {
-  if (facts.cidr !== undefined) return inCidr(addr, facts.cidr);
+  if (facts.cidr !== undefined) return inRange(addr, facts.cidr);
   if (isLoopback(addr) || addr === facts.last) return true;
   if (facts.source === undefined) return false;
   const source = plainAddress(facts.source);
@@ -158,34 +159,6 @@ function isLocal(source: string, host: readonly string[]): boolean {
 
 export function isLoopback(addr: string): boolean {
   return addr.startsWith("127.") || addr === "::1";
-}
-
-/** Whether a text is `address/bits`, with bits that such an address has. */
-export function isRange(text: string): boolean {
-  const [net = "", bits = "", ...more] = text.split("/");
-  const family = isIP(net);
-  return (
-    family !== 0 &&
-    more.length === 0 &&
-    /^\d{1,3}$/.test(bits) &&
-    Number(bits) <= (family === 6 ? 128 : 32)
-  );
-}
-
-/** Whether an address lies in `address/bits`; false when either is malformed. */
-export function inCidr(addr: string, cidr: string): boolean {
-  const slash = cidr.lastIndexOf("/");
-  const net = slash < 0 ? cidr : cidr.slice(0, slash);
-  const family = isIP(net) === 6 ? "ipv6" : "ipv4";
-  const bits = slash < 0 ? (family === "ipv6" ? 128 : 32) : Number(cidr.slice(slash + 1));
-  if (isIP(net) === 0 || isIP(addr) !== isIP(net) || !Number.isInteger(bits)) return false;
-  try {
-    const list = new BlockList();
-    list.addSubnet(net, bits, family);
-    return list.check(addr, family);
-  } catch {
-    return false;
-  }
 }
 
 function readObject(data: Uint8Array): Record<string, unknown> | undefined {
