@@ -167,6 +167,8 @@ export interface InPort {
   readonly detect?: true;
   /** Version of the PROXY header that the application expects; it then takes no requests. */
   readonly proxyProtocol?: ProxyProtocolVersion;
+  /** The mesh port takes this port's traffic in plaintext too. Absent: mutual TLS only. */
+  readonly permissive?: true;
 }
 
 /** `eps.<ns>.<svc>.<shard>`: at most 50 endpoints. */
