@@ -4,6 +4,7 @@ import { type ServiceSpec, snapshotOf, type TestPlane, type TestWorkload } from 
 import {
   caller,
   eventually,
+  type Line,
   newPlane,
   type RawHandlers,
   rawServer,
@@ -11,6 +12,7 @@ import {
   stopAll,
   talk,
 } from "./servers.fixture.ts";
+import { MARIADB, POSTGRES } from "./sessions.fixture.ts";
 
 afterAll(stopAll);
 
@@ -52,9 +54,6 @@ const requests = ({ plane }: Reached): number =>
       plane.metrics.render(),
     )?.[1] ?? 0,
   );
-
-/** A conversation seen from the caller: what it hears before it says the next thing. */
-type Line = { readonly hear: string } | { readonly say: string };
 
 /** Milliseconds until all was said and heard; fails when something else is heard. */
 function converse(port: number, lines: readonly Line[]): Promise<number> {
@@ -101,11 +100,8 @@ function scripted(lines: readonly Line[]): RawHandlers {
   return { open: (socket) => step(socket, ""), data: (socket, text) => step(socket, text) };
 }
 
-const MYSQL_GREETING = `\x4a\x00\x00\x00\x0a8.0.36\x00${"s".repeat(66)}`;
-const MYSQL_LOGIN = `\x20\x00\x00\x01\x85\xa6\xff\x01${"\x00".repeat(28)}`;
-
 const SERVER_FIRST: readonly (readonly [string, readonly Line[]])[] = [
-  ["MySQL", [{ hear: MYSQL_GREETING }, { say: MYSQL_LOGIN }, { hear: "\x07\x00\x00\x02\x00" }]],
+  ["MariaDB", MARIADB],
   [
     "SMTP",
     [
@@ -127,17 +123,7 @@ const SERVER_FIRST: readonly (readonly [string, readonly Line[]])[] = [
 ];
 
 const CALLER_FIRST: readonly (readonly [string, readonly Line[]])[] = [
-  [
-    "postgres",
-    [
-      { say: "\x00\x00\x00\x08\x04\xd2\x16\x2f" },
-      { hear: "N" },
-      { say: "\x00\x00\x00\x0e\x00\x03\x00\x00user\x00\x00" },
-      { hear: "R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I" },
-      { say: "Q\x00\x00\x00\x0eSELECT 1;\x00" },
-      { hear: "T" },
-    ],
-  ],
+  ["postgres", POSTGRES],
   ["redis", [{ say: "*1\r\n$4\r\nPING\r\n" }, { hear: "+PONG\r\n" }]],
   ["redis, typed", [{ say: "GET /a\r\n" }, { hear: "$-1\r\n" }, { say: "GET /b\r\n" }]],
   ["ZooKeeper", [{ say: "ruok" }, { hear: "imok" }]],
@@ -166,7 +152,7 @@ describe("protocols without a stall", () => {
     const reached = reach([app.port]);
     reached.web.local.verdicts.put("default/app:80", "http");
     const took = await converse(reached.port, lines);
-    console.log(`MySQL instead of HTTP: ${took.toFixed(1)} ms`);
+    console.log(`MariaDB instead of HTTP: ${took.toFixed(1)} ms`);
     expect(took).toBeLessThan(ADDED_MS * PATIENCE);
     expect(verdicts(reached)).toEqual({ server_first: 1 });
     expect(reached.web.local.verdicts.get("default/app:80")).toBe("server_first");

@@ -134,3 +134,6 @@ export function talk(
     heard: new Promise((resolve) => socket.on("close", () => resolve(heard))),
   };
 }
+
+/** A piece of a conversation, seen from the caller: what it hears before it says the next thing. */
+export type Line = { readonly hear: string } | { readonly say: string };

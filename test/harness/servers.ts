@@ -1,5 +1,6 @@
 /** Applications behind the mesh: a small HTTP echo in this process, and a real nginx. */
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run, spawn, until } from "./mesh.ts";
@@ -57,4 +58,39 @@ http {
     async () => (await run(["curl", "-s", `127.0.0.1:${port}/`])).code === 0,
   );
   return { port, stop: () => child.kill("SIGKILL") };
+}
+
+/** Takes any mail, as little of SMTP as RFC 5321 section 4.5.1 asks of a server. */
+export function mail(port: number): App {
+  const server = createServer((socket) => {
+    let text = "";
+    let inData = false;
+    const answer = (line: string): string => {
+      const verb = line.slice(0, 4).toUpperCase();
+      if (verb === "EHLO") return "250-mail.weft.test\r\n250 SIZE 1000000\r\n";
+      if (verb === "DATA") return "354 end with a dot\r\n";
+      if (verb === "QUIT") return "221 bye\r\n";
+      return ["HELO", "MAIL", "RCPT", "RSET", "NOOP"].includes(verb)
+        ? "250 ok\r\n"
+        : "500 what?\r\n";
+    };
+    socket.write("220 mail.weft.test ESMTP\r\n");
+    socket.on("error", () => socket.destroy());
+    socket.on("data", (chunk) => {
+      text += chunk.toString("latin1");
+      for (;;) {
+        const end = inData ? "\r\n.\r\n" : "\r\n";
+        const at = text.indexOf(end);
+        if (at === -1) return;
+        const line = text.slice(0, at);
+        text = text.slice(at + end.length);
+        const said = inData ? "250 taken\r\n" : answer(line);
+        inData = said.startsWith("354");
+        socket.write(said);
+        if (said.startsWith("221")) socket.end();
+      }
+    });
+  });
+  server.listen(port, "127.0.0.1");
+  return { port, stop: () => void server.close() };
 }
