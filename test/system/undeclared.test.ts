@@ -23,7 +23,7 @@ interface Program {
   readonly verdict: "server_first" | "not_http";
   readonly session: (port: number) => Promise<string>;
   readonly says: RegExp | string;
-  readonly needs?: string;
+  readonly needs: readonly string[];
 }
 
 const ports = takePorts(10);
@@ -47,10 +47,12 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
   smtplib: {
     ...{ port: ports, up: ports + 5, verdict: "server_first", says: "{}\n" },
     session: here((port) => ["python3", "-c", SEND_MAIL, port]),
+    needs: [],
   },
   redis: {
     ...{ port: ports + 1, up: ports + 6, verdict: "not_http", says: "OK\nv\n1\n" },
     session: here((port) => ["redis-cli", "-p", port], "set k v\nget k\ndel k\n"),
+    needs: [],
   },
   nats: {
     ...{ port: ports + 2, up: ports + 7, verdict: "server_first", says: "pong" },
@@ -61,6 +63,7 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
       await connection.drain();
       return answer.string();
     },
+    needs: [],
   },
   postgres: {
     ...{ port: ports + 3, up: ports + 8, verdict: "not_http", says: /^1\n2\nx{100000}\n$/ },
@@ -68,7 +71,7 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
       ...["psql", "-qAt", `host=127.0.0.1 port=${port} user=me dbname=postgres`],
       ...sql.flatMap((statement) => ["-c", statement]),
     ]),
-    needs: "postgres",
+    needs: ["initdb", "postgres", "psql"],
   },
   mariadb: {
     ...{ port: ports + 4, up: ports + 9, verdict: "server_first", says: /^1\n2\nx{100000}\n$/ },
@@ -76,14 +79,14 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
       ...["mariadb", "--no-defaults", "-h127.0.0.1", `-P${port}`, "-uroot", "-N", "--skip-ssl"],
       ...["-e", sql.join(";")],
     ]),
-    needs: "mariadbd",
+    needs: ["mariadb-install-db", "mariadbd", "mariadb"],
   },
 };
 
-function absent({ needs }: Program): boolean {
-  return (
-    needs !== undefined && Bun.which(needs, { PATH: `${process.env["PATH"]}:/usr/sbin` }) === null
-  );
+/** The first of a server's programs that is not installed. */
+function missing({ needs }: Program): string | undefined {
+  const PATH = `${process.env["PATH"]}:/usr/sbin`;
+  return needs.find((program) => Bun.which(program, { PATH }) === null);
 }
 
 let mesh: TestMesh;
@@ -131,10 +134,10 @@ beforeAll(async () => {
   const bind = ["--bind", "127.0.0.1", "--save", ""];
   mesh.spawn(["redis-server", "--port", String(redis!.port), ...bind]);
   mesh.spawn([fetchNats(), "-a", "127.0.0.1", "-p", String(nats!.port)]);
-  const here = Object.values(PROGRAMS).filter((program) => !absent(program));
+  const here = Object.values(PROGRAMS).filter((program) => missing(program) === undefined);
   await Promise.all([
-    absent(postgres!) ? undefined : startPostgres(postgres!.port),
-    absent(mariadb!) ? undefined : startMariadb(mariadb!.port),
+    here.includes(postgres!) && startPostgres(postgres!.port),
+    here.includes(mariadb!) && startMariadb(mariadb!.port),
   ]);
   const app = here.map(({ port }) => String(port));
   const upstream = here.map(({ port, up }) => `apps/${port}:${up}`);
@@ -159,10 +162,10 @@ async function timed(run: () => Promise<string>, says: RegExp | string): Promise
 const median = (of: readonly number[]): number => of.toSorted((a, b) => a - b)[of.length >> 1]!;
 
 for (const [name, program] of Object.entries(PROGRAMS)) {
-  const { port, up, session, says, verdict, needs } = program;
-  const missing = absent(program);
-  test.skipIf(missing)(
-    `${name}${missing ? ` (no ${needs} here)` : ""}`,
+  const { port, up, session, says, verdict } = program;
+  const lacks = missing(program);
+  test.skipIf(lacks !== undefined)(
+    `${name}${lacks ? ` (no ${lacks} here)` : ""}`,
     async () => {
       await until(`${name} answers`, () => session(port));
       const first = await timed(() => session(up), says);
