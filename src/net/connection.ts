@@ -94,8 +94,9 @@ export class Connection {
   #peerEnded = false;
   #closed = false;
   #broken = false;
+  #destroyed = false;
   #paused = false;
-  /** Size of what arrived last: a handler that pauses has kept some of it. */
+  /** Size of what arrived last and is held: a handler that pauses has kept some of it. */
   #arrived = 0;
   #delivering = false;
   #held: Uint8Array[] | undefined;
@@ -141,6 +142,11 @@ export class Connection {
   /** A write found the connection gone already: its bytes went nowhere. `close` follows. */
   get broken(): boolean {
     return this.#broken;
+  }
+
+  /** We reset it: whatever it was about did not come to its end. */
+  get destroyed(): boolean {
+    return this.#destroyed;
   }
 
   get peerEnded(): boolean {
@@ -241,6 +247,7 @@ export class Connection {
   /** Drops the queue and sends RST. */
   destroy(): void {
     if (this.#closed) return;
+    this.#destroyed = true;
     this.#finish = "close";
     this.#held = undefined;
     this.#dropQueue();
@@ -277,6 +284,7 @@ export class Connection {
     this.#delivering = true;
     try {
       while (this.#held !== undefined && this.#held.length > 0 && (all || !this.#paused)) {
+        if (!this.#paused) this.#arrived = this.#held.reduce((sum, { length }) => sum + length, 0);
         this.handler.data(this, this.#held.shift()!);
       }
       if (this.#heldEnd && (all || !this.#paused)) {
@@ -377,7 +385,14 @@ export class Connection {
     if (this.#closed) return;
     this.freed();
     const error = cause ?? (this.#broken ? new Error("the peer reset the connection") : undefined);
-    if (error === undefined && this.#finish !== "close") this.#deliverHeld(true);
+    if (error === undefined && this.#finish !== "close") {
+      try {
+        this.#deliverHeld(true);
+      } catch (thrown) {
+        this.#destroyed = true;
+        countCallbackError("data", thrown);
+      }
+    }
     this.#closed = true;
     clearTimeout(this.#linger);
     clearTimeout(this.#unread);

@@ -1,7 +1,7 @@
 /** Accepting connections, in plaintext or with TLS whose context is chosen per connection. */
 import { adopt } from "./adopt.ts";
 import { ALERTS, TLS_HANDSHAKE } from "./alert.ts";
-import { countCallbackError } from "./boundary.ts";
+import { countCallbackError, guarded } from "./boundary.ts";
 import {
   type BunListener,
   type BunSocket,
@@ -12,7 +12,7 @@ import {
   type Silent,
   upgradeServer,
 } from "./bun-socket.ts";
-import { HELLO_BYTES_MAX, type Hello, readClientHello } from "./client-hello.ts";
+import { HELLO_BYTES_MAX, readClientHello } from "./client-hello.ts";
 import { Connection, type ConnectionHandler, type TlsPeer } from "./connection.ts";
 import { AwaitHeader, type Relays } from "./relays.ts";
 import type { Door } from "./room.ts";
@@ -32,7 +32,7 @@ export interface ListenOptions {
   readonly port: number;
   /** Who may come in; absent: everybody, until the descriptors are used up. */
   readonly admission?: Door;
-  accept(c: Connection): ConnectionHandler;
+  readonly accept: Accept;
 }
 
 export interface ListenPlainOptions extends ListenOptions {
@@ -100,12 +100,17 @@ export interface ListenTlsOptions extends ListenOptions {
   readonly alpn: readonly string[];
   /** From accept to the end of the handshake; absent: 10 s. */
   readonly handshakeTimeoutMs?: number;
+  /**
+   * Who serves a caller that brings no TLS of ours, judged by all it has sent so far: undefined =
+   * nobody; "more" = it cannot be told yet. Absent: nobody ever.
+   */
+  plaintext?(first: Uint8Array): Accept | "more" | undefined;
   refused?(why: RefusedWhy, serverName: string | undefined): void;
 }
 
-const HANDSHAKE_TIMEOUT_MS = 10_000;
+export type Accept = (c: Connection) => ConnectionHandler;
 
-const NOT_TLS: Hello = { kind: "malformed" };
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /**
  * Accepts TLS 1.3. The context is asked for at every connection, so a rotated certificate needs no
@@ -203,7 +208,7 @@ class Handshake implements ConnectionHandler {
   readonly #timer: ReturnType<typeof setTimeout>;
   #bytes: Uint8Array | undefined;
   #serverName: string | undefined;
-  #upgraded = false;
+  #left = false;
   #secure: BunTlsSocket<Connection> | undefined;
   #settled = false;
 
@@ -217,7 +222,7 @@ class Handshake implements ConnectionHandler {
 
   /** Bytes of the raw socket; after the upgrade they are ciphertext that TLS has its own copy of. */
   hello(chunk: Uint8Array): void {
-    if (this.#upgraded || this.#settled) return;
+    if (this.#left || this.#settled) return;
     try {
       const bytes = this.#bytes === undefined ? chunk : Buffer.concat([this.#bytes, chunk]);
       this.#peek(bytes);
@@ -228,22 +233,26 @@ class Handshake implements ConnectionHandler {
   }
 
   #peek(bytes: Uint8Array): void {
+    if (bytes[0] !== TLS_HANDSHAKE) {
+      this.#peekPlaintext(bytes, () => this.#refuse("not_tls"));
+      return;
+    }
     const o = this.#shared.options;
-    const parsed: Hello = bytes[0] === TLS_HANDSHAKE ? readClientHello(bytes) : NOT_TLS;
+    const parsed = readClientHello(bytes);
     if (parsed.kind === "more" && bytes.length <= HELLO_BYTES_MAX) {
       this.#bytes = bytes;
       return;
     }
     if (parsed.kind !== "hello") {
-      if (bytes[0] === TLS_HANDSHAKE) this.#refuse("malformed_hello", ALERTS.decodeError);
-      else this.#refuse("not_tls");
+      this.#refuse("malformed_hello", ALERTS.decodeError);
       return;
     }
     this.#serverName = parsed.serverName;
     const context = o.context(parsed.serverName);
     const alpn = o.alpn.find((name) => parsed.alpn.includes(name));
     if (context === undefined) {
-      this.#refuse("unknown_server_name", ALERTS.unrecognizedName);
+      const unknown = () => this.#refuse("unknown_server_name", ALERTS.unrecognizedName);
+      this.#peekPlaintext(bytes, unknown);
     } else if (alpn === undefined && o.alpn.length > 0) {
       this.#refuse("no_protocol", ALERTS.noApplicationProtocol);
     } else {
@@ -251,14 +260,25 @@ class Handshake implements ConnectionHandler {
     }
   }
 
+  /** Of a caller without TLS, or whose TLS is not for us: opaque bytes like others. */
+  #peekPlaintext(bytes: Uint8Array, refuse: () => void): void {
+    const accept = this.#shared.options.plaintext?.(bytes);
+    if (accept === undefined || (accept === "more" && bytes.length > HELLO_BYTES_MAX)) refuse();
+    else if (accept === "more") this.#bytes = bytes;
+    else this.#leavePlain(bytes, accept);
+  }
+
+  #leavePlain(bytes: Uint8Array, accept: Accept): void {
+    this.#settle();
+    this.#leaveListener(this.#shared.handlers, (c, socket) => {
+      c.attach(socket);
+      accepted(c, accept);
+      guarded("accept", c, () => c.redeliver(bytes));
+    });
+  }
+
   #upgrade(bytes: Uint8Array, context: TlsContext, alpn: Uint8Array | undefined): void {
-    this.#upgraded = true;
-    this.#bytes = undefined;
-    const c = new Connection();
-    c.handler = this;
-    c.onFreed = this.#shared.options.admission?.leave;
-    const open = (raw: BunSocket<Connection>) => {
-      this.#shared.live.add(c);
+    this.#leaveListener(SILENT, (c, raw) => {
       this.#secure = upgradeServer<Connection>(raw, {
         isServer: true,
         initialData: bytes,
@@ -271,8 +291,24 @@ class Handshake implements ConnectionHandler {
         },
         socket: this.#shared.handlers,
       });
+    });
+  }
+
+  /** Takes the socket out of the listener, whose handlers all its sockets share. */
+  #leaveListener(
+    handlers: Silent<Connection>,
+    left: (c: Connection, socket: BunSocket<Connection>) => void,
+  ): void {
+    this.#left = true;
+    this.#bytes = undefined;
+    const c = new Connection();
+    c.handler = this;
+    c.onFreed = this.#shared.options.admission?.leave;
+    const open = (socket: BunSocket<Connection>) => {
+      this.#shared.live.add(c);
+      left(c, socket);
     };
-    adopt(this.#raw, c, { ...SILENT, open }, () => {
+    adopt(this.#raw, c, { ...handlers, open }, () => {
       c.freed();
       this.close();
     });
@@ -304,7 +340,7 @@ class Handshake implements ConnectionHandler {
 
   rawEnded(): void {
     if (this.#settled) return;
-    if (!this.#upgraded) {
+    if (!this.#left) {
       this.#settle();
       this.#raw.end();
     }
@@ -313,7 +349,7 @@ class Handshake implements ConnectionHandler {
   /** The socket it came on is gone; after the upgrade another one has taken its place. */
   rawClosed(): void {
     this.rawEnded();
-    if (!this.#upgraded) this.#shared.options.admission?.leave();
+    if (!this.#left) this.#shared.options.admission?.leave();
   }
 
   #refuse(why: RefusedWhy, alert?: Uint8Array): void {
@@ -348,7 +384,7 @@ class Handshake implements ConnectionHandler {
   }
 }
 
-function accepted(c: Connection, accept: (c: Connection) => ConnectionHandler): void {
+function accepted(c: Connection, accept: Accept): void {
   try {
     c.handler = accept(c);
   } catch (error) {

@@ -332,7 +332,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   }
 
   #clientGone(client: HttpClient, error: Error | undefined): void {
-    if (error === undefined && client.decoder.untilClose) {
+    if (error === undefined && !client.connection.destroyed && client.decoder.untilClose) {
       client.decoder.finish();
       this.#sender.onAnswerEnded(client);
       return;

@@ -229,5 +229,5 @@ class Detection implements ConnectionHandler, Hold {
 
 /** An HTTP server that was tired of waiting (408) does not speak first. */
 function isAnswer(chunk: Uint8Array): boolean {
-  return Buffer.from(chunk.buffer, chunk.byteOffset, 5).toString("latin1") === "HTTP/";
+  return "HTTP/".startsWith(Buffer.from(chunk.subarray(0, 5)).toString("latin1"));
 }

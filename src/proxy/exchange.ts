@@ -156,7 +156,10 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   }
 
   #tickUnderWay(): void {
-    if (this.#phase === "tunnel") return;
+    if (this.#phase === "tunnel") {
+      if (!this.#side.permitted) this.shut(true);
+      return;
+    }
     const down = this.downstream.queuedBytes;
     const up = this.#attempts.queuedBytes;
     const owed = down > 0 || up > 0 || (this.#attempts.active && !this.#requestEnded);

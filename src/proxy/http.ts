@@ -84,6 +84,7 @@ export function beginOutbound(exchange: Exchange, side: Outbound): void {
 /**
  * A request of another proxy, its identity already verified by the handshake. That proxy has
  * normalised the path: one that is not normal comes from somebody who wants it read in two ways.
+ * Callers in plaintext have no proxy, and their paths are normalised here.
  */
 export function beginInbound(
   exchange: Exchange,
@@ -92,6 +93,10 @@ export function beginInbound(
 ): void {
   if (exchange.head.method === "CONNECT") {
     exchange.answer("bad_request", "CONNECT ends at the caller's proxy", 501);
+    return;
+  }
+  if (exchange.downstream.tls === undefined) {
+    if (normalize(exchange, level)) exchange.forward(app);
     return;
   }
   const { target } = exchange.head;
@@ -115,7 +120,7 @@ function normalize(exchange: Exchange, level: PathNormalization = DEFAULT_LEVEL)
   }
   if (normal === undefined) {
     exchange.countPath("refused");
-    exchange.answer("bad_request", "the path holds %00 or a % without two hexadecimal digits");
+    exchange.answer("bad_request", "the path holds %00, `..;` or a % without two hex digits");
     return false;
   }
   exchange.countPath("changed");

@@ -1,81 +1,23 @@
 /**
  * The mesh port: mutual TLS from other proxies, for all local workloads. The server name selects
- * workload and port, the negotiated protocol says what travels; nothing else is reachable here.
+ * workload and port, the negotiated protocol says what travels; nothing else is reachable here,
+ * but for what is permitted in plaintext.
  */
-import { H1_LIMITS, peerLimits } from "../http/h1/limits.ts";
 import { parseSni, parseWorkloadIdentity } from "../identity/spiffe.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
-import { type Listener, listenTls } from "../net/listen.ts";
-import type { TlsContext } from "../net/tls.ts";
-import type { Edge, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
+import { type Accept, type Listener, listenTls } from "../net/listen.ts";
 import { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
-import { beginInbound, NO_REQUESTS } from "./http.ts";
+import { type InboundPort, InboundSide } from "./inbound-port.ts";
+import { PlaintextSide, servedInPlaintext } from "./plaintext.ts";
 import type { Side } from "./side.ts";
-import { FLOODED, type ProxyState } from "./state.ts";
+import type { ProxyState } from "./state.ts";
 import { TCP_ALPN, tunnelToApp } from "./tcp.ts";
 import type { LocalWorkload } from "./workload.ts";
 
-const PEER_LIMITS = peerLimits(H1_LIMITS);
-/** Callers keep connections for 30 s: they must be the ones who close first. */
-const IDLE_SECONDS = 60;
 const APP_CONNECT_TIMEOUT_MS = 3000;
 /** Shorter than the 5 s after which common servers close: never send into a closing connection. */
 const APP_IDLE_TIMEOUT_MS = 4000;
-
-/** One service port of one local workload. */
-interface InboundPort {
-  readonly local: LocalWorkload;
-  readonly servicePort: number;
-  readonly forward: Forward;
-}
-
-class InboundSide implements Side<Exchange> {
-  readonly direction = "inbound";
-  readonly state: ProxyState;
-  readonly workload: string;
-  readonly source: string;
-  readonly meter: RequestMeter;
-  readonly tcpMeter: TcpMeter;
-  readonly limits = PEER_LIMITS;
-  readonly #forward: Forward;
-  readonly #local: LocalWorkload;
-  readonly #servicePort: number;
-
-  constructor(port: InboundPort, source: string) {
-    const { local } = port;
-    this.state = local.state;
-    this.workload = local.name;
-    this.source = source;
-    this.#forward = port.forward;
-    this.#local = local;
-    this.#servicePort = port.servicePort;
-    const edge: Edge = {
-      direction: "inbound",
-      workload: local.name,
-      source,
-      peer: local.name,
-      port: String(port.servicePort),
-      subset: "",
-      tls: "mtls",
-    };
-    this.meter = local.state.golden.meter(edge);
-    this.tcpMeter = local.state.golden.tcpMeter(edge);
-  }
-
-  get idleSeconds(): number {
-    return this.state.rooms.inbound.idleSeconds(IDLE_SECONDS);
-  }
-
-  begin(exchange: Exchange): void {
-    if (this.#local.headerOf(this.#servicePort) !== undefined) {
-      exchange.answer("bad_request", `${this.workload}:${this.#servicePort} ${NO_REQUESTS}`);
-      return;
-    }
-    if (this.state.flooded()) exchange.answer("overflow", FLOODED);
-    else beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
-  }
-}
 
 /** Callers seen per port; beyond this the oldest are forgotten and met anew. */
 const SIDES_MAX = 4096;
@@ -115,9 +57,10 @@ export class Inbound {
       host,
       port,
       admission: this.#state.rooms.inbound,
-      context: (serverName) => this.#contextFor(serverName),
+      context: (serverName) => this.#instancesOf(serverName)[0]?.local.context,
       requestCert: "required",
       alpn: ["http/1.1", TCP_ALPN],
+      plaintext: (first) => this.#plaintext(first),
       refused: (why) => {
         this.#state.golden.handshakesRefused.slot(why).value++;
       },
@@ -125,23 +68,20 @@ export class Inbound {
     });
   }
 
-  #contextFor(serverName: string): TlsContext | undefined {
-    return this.#portFor(serverName)?.local.context;
-  }
-
-  #portFor(serverName: string): InboundPort | undefined {
+  /** Of the port that a server name means, those that are ready for callers. */
+  #instancesOf(serverName: string): readonly InboundPort[] {
     const trustDomain = this.#trustDomain();
     const name = trustDomain === undefined ? undefined : parseSni(serverName, trustDomain);
-    if (name === undefined) return undefined;
-    const locals = this.#locals.get(`${name.namespace}/${name.service}`);
-    if (locals === undefined) return undefined;
-    this.#turn = (this.#turn + 1) % locals.length;
-    for (let i = 0; i < locals.length; i++) {
-      const local = locals[(this.#turn + i) % locals.length]!;
-      const port = this.#ports.get(local)?.get(name.port);
-      if (port !== undefined && local.context !== undefined) return port;
-    }
-    return undefined;
+    if (name === undefined) return [];
+    const locals = this.#locals.get(`${name.namespace}/${name.service}`) ?? [];
+    const ports = locals.flatMap((local) => this.#ports.get(local)?.get(name.port) ?? []);
+    return ports.filter(({ local }) => local.context !== undefined);
+  }
+
+  /** Instances on one host take turns. */
+  #next(instances: readonly InboundPort[]): InboundPort | undefined {
+    this.#turn++;
+    return instances[this.#turn % instances.length];
   }
 
   /** All workloads of a proxy belong to one mesh. */
@@ -155,26 +95,51 @@ export class Inbound {
 
   #accept(c: Connection): ConnectionHandler {
     const tls = c.tls;
-    const port = tls === undefined ? undefined : this.#portFor(tls.serverName);
+    const port = tls === undefined ? undefined : this.#next(this.#instancesOf(tls.serverName));
     const source = tls === undefined ? undefined : this.#callerOf(tls.uris);
     if (tls === undefined || port === undefined || source === undefined) {
       this.#state.golden.handshakesRefused.slot(port === undefined ? "port" : "identity").value++;
       c.destroy();
       return NOBODY;
     }
-    const side = this.#sideFor(port, source);
-    this.#state.golden.connections.slot("inbound", side.workload).value++;
-    if (tls.alpn !== TCP_ALPN) return new Exchange(c, side);
+    const side = this.#counted(this.#sideFor(port, source));
+    return tls.alpn === TCP_ALPN ? this.#tunnel(c, port, side) : new Exchange(c, side);
+  }
+
+  #tunnel(c: Connection, port: InboundPort, side: InboundSide): ConnectionHandler {
     const { endpoint, connectTimeoutMs } = port.forward;
-    const header = port.local.headerOf(port.servicePort);
+    const header = port.local.inbound(port.servicePort)?.proxyProtocol;
     return tunnelToApp(c, endpoint!, header, connectTimeoutMs, side.tcpMeter, {
       state: this.#state,
       direction: "inbound",
       workload: side.workload,
+      permitted: () => side.permitted,
       opened: () => undefined,
       // A reset before any byte tells the caller's proxy that the application saw nothing.
       failed: () => c.destroy(),
     });
+  }
+
+  /** What serves a caller without TLS of the mesh. */
+  #plaintext(first: Uint8Array): Accept | "more" | undefined {
+    const state = this.#state;
+    const ports = [...this.#ports.values()].flatMap((of) => [...of.values()]);
+    const served = servedInPlaintext(ports, first);
+    if (served === "more") return served;
+    if (served === "http") {
+      const sideOf = (meant: readonly InboundPort[]) => this.#sideFor(this.#next(meant)!, "");
+      return (c) => new Exchange(c, this.#counted(new PlaintextSide({ state, ports, sideOf })));
+    }
+    if (served.length === 0) return undefined;
+    return (c) => {
+      const port = this.#next(served)!;
+      return this.#tunnel(c, port, this.#counted(this.#sideFor(port, "")));
+    };
+  }
+
+  #counted<S extends Side<Exchange>>(side: S): S {
+    this.#state.golden.connections.slot("inbound", side.workload).value++;
+    return side;
   }
 
   /** `<namespace>/<service account>`; undefined unless it is exactly one identity of this mesh. */

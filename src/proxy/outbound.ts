@@ -36,6 +36,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
   readonly source: string;
   readonly meter: RequestMeter;
   readonly limits = H1_LIMITS;
+  readonly permitted = true;
   /** Set where the listener and not the request says which service is meant. */
   readonly authority: string | undefined;
 

@@ -78,12 +78,15 @@ describe("by default", () => {
     expect(await ask(target)).toContain("no_endpoint: ");
   });
 
-  test.each([["/a%00"], ["/100%"], ["/%g0"]])("%s is refused", async (target) => {
-    use({});
-    const answer = await ask(target);
-    expect(answer).toStartWith("HTTP/1.1 400 ");
-    expect(answer).toContain("bad_request: ");
-  });
+  test.each([["/a%00"], ["/100%"], ["/%g0"], ["/x/..;/admin"], ["/x/.%2e%3Ba=b/admin"]])(
+    "%s is refused",
+    async (target) => {
+      use({});
+      const answer = await ask(target);
+      expect(answer).toStartWith("HTTP/1.1 400 ");
+      expect(answer).toContain("bad_request: ");
+    },
+  );
 });
 
 test("other levels do what they say", async () => {

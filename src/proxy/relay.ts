@@ -124,8 +124,8 @@ class Direction implements ConnectionHandler {
     this.#to.resume();
   }
 
-  close(_from: Connection, error: Error | undefined): void {
-    let orderly = error === undefined;
+  close(from: Connection, error: Error | undefined): void {
+    let orderly = error === undefined && !from.destroyed;
     const trial = this.#fromServer && !this.#to.closed ? this.#state.trial : undefined;
     if (error !== undefined && trial !== undefined) {
       const verdict = trial.failed();
@@ -135,7 +135,11 @@ class Direction implements ConnectionHandler {
     this.#state.open--;
     this.#state.error ??= error;
     if (!orderly) this.#to.destroy();
-    else this.#to.end();
+    else {
+      this.#to.end();
+      // Nobody will drain any more: what it still sends must be seen, and be refused.
+      this.#to.resume();
+    }
     if (this.#state.open === 0) this.#state.done(this.#state.error);
   }
 }

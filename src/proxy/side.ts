@@ -17,6 +17,8 @@ export interface Side<Request> {
   readonly limits: H1Limits;
   /** How long a kept connection may be idle, seconds. */
   readonly idleSeconds: number;
+  /** False: callers may not be here any more, and what has no end of its own is ended. */
+  readonly permitted: boolean;
   /** Decides about the request at hand: forwards it, answers it, or comes back to it later. */
   begin(exchange: Request): void;
 }

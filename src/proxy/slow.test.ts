@@ -13,6 +13,7 @@ import {
   serve,
   stopAll,
   talk,
+  targetOf,
 } from "./servers.fixture.ts";
 
 const TICK_MS = 4;
@@ -129,6 +130,67 @@ test("a body that drips is given up like one that stops, unless it is being answ
   expect(await eventually(() => talking.text().includes("done"))).toBe(true);
   talking.socket.destroy();
 }, 15_000);
+
+test("small bodies take a connection when they are whole, and ten seconds at most until then", async () => {
+  let requests = 0;
+  const port = serve(async (request) => {
+    requests++;
+    return new Response(await request.text());
+  });
+  const plane = newPlane({ tickMs: 20 });
+  const web = plane.workload("web");
+  web.snapshot.set(snapshotOf([plainApp([port], { maxConnections: 2, maxPending: 1 })]));
+  const head = "POST / HTTP/1.1\r\nHost: app\r\n";
+  const drips = Array.from({ length: 20 }, () =>
+    slow(web.outbound, `${head}Content-Length: 9\r\n\r\nx`),
+  );
+  const cut = slow(web.outbound, `${head}Content-Length: 9\r\n\r\nab`);
+  await Bun.sleep(50);
+  const answer = await fetch(web.url, { headers: { host: "app" } });
+  expect([answer.status, requests]).toEqual([200, 1]);
+  cut.socket.write("cdefghiGET / HTTP/1.1\r\nHost: app\r\n\r\n");
+  expect(await eventually(() => cut.text().includes("abcdefghi") && requests === 3)).toBe(true);
+  cut.socket.destroy();
+  await Promise.all(drips.map(({ closed }) => closed));
+  for (const { text } of drips) expect(text()).toStartWith("HTTP/1.1 408 ");
+  expect(requests).toBe(3);
+});
+
+test("a caller that waits for 100 Continue is not waited for", async () => {
+  const app = rawServer({
+    data: (socket, text) => {
+      const done = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+      socket.write(text.includes("Expect") ? "HTTP/1.1 100 Continue\r\n\r\n" : done);
+    },
+  });
+  const { web } = slowMesh(app.port);
+  const expecting =
+    "POST / HTTP/1.1\r\nHost: app\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+  const one = slow(web.outbound, expecting);
+  expect(await eventually(() => one.text().includes("100 Continue"))).toBe(true);
+  one.socket.write("ok");
+  expect(await eventually(() => one.text().includes("200 OK"))).toBe(true);
+  one.socket.destroy();
+});
+
+test("while others wait for a connection, whoever holds one and hardly moves is given up", async () => {
+  const port = serve(async (request) => new Response(await request.text()));
+  const plane = newPlane({ tickMs: 20 });
+  const web = plane.workload("web");
+  web.snapshot.set(snapshotOf([plainApp([port], { maxConnections: 4 })]));
+  const chunked = "POST / HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+  const holders = Array.from({ length: 4 }, () => slow(web.outbound, chunked));
+  await eventually(() => web.local.upstreams.destination(targetOf(web, "app")).active === 4);
+  await Bun.sleep(15 * 20);
+  expect(holders.map(({ text }) => text())).toEqual(["", "", "", ""]);
+  const answer = await fetch(web.url, {
+    headers: { host: "app" },
+    signal: AbortSignal.timeout(3000),
+  });
+  expect(answer.status).toBe(200);
+  await Promise.all(holders.map(({ closed }) => closed));
+  for (const { text } of holders) expect(text()).toStartWith("HTTP/1.1 408 ");
+});
 
 test("while too much waits for slow readers nothing more is begun", async () => {
   const chunk = Buffer.alloc(64 * 1024);

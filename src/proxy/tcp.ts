@@ -23,6 +23,8 @@ export interface TunnelOptions {
   opened(): Uint8Array | undefined;
   /** Nothing could be reached. */
   failed(reason: Reason, message: string): void;
+  /** False: it may not go on. Absent: it always may. */
+  permitted?(): boolean;
   /** Set where it is not known yet whether the caller wants a tunnel. */
   readonly hold?: Hold;
 }
@@ -188,7 +190,7 @@ class ServiceTrial implements Trial {
     this.#tunnel.refused = "app_unreachable";
     if (!this.#replay.complete || !this.#takeRetry("app_unreachable")) return "reset";
     this.#tunnel.takeBack();
-    this.attempt();
+    this.#tunnel.guarded(() => this.attempt());
     return "again";
   }
 }
@@ -323,8 +325,9 @@ class Tunnel implements OpeningTunnel, Ticking {
     this.onOver?.();
   }
 
-  data(_c: Connection, chunk: Uint8Array): void {
+  data(c: Connection, chunk: Uint8Array): void {
     this.#held.push(chunk);
+    c.pause();
   }
 
   end(): void {
@@ -345,7 +348,9 @@ class Tunnel implements OpeningTunnel, Ticking {
     return this.#options.workload;
   }
 
-  tick(): void {}
+  tick(): void {
+    if (this.#options.permitted?.() === false) this.shut(true);
+  }
 
   get pendingBytes(): number {
     return this.#relay?.pendingBytes ?? this.#caller.pendingBytes;

@@ -4,10 +4,9 @@
  */
 import type { Svid } from "../identity/svid.ts";
 import { countCallbackError } from "../net/boundary.ts";
-import type { ProxyVersion } from "../net/proxy-protocol.ts";
 import { type TlsContext, tlsContext } from "../net/tls.ts";
-import { Authorities } from "../snapshot/authority.ts";
-import type { Protocol } from "../snapshot/document.ts";
+import { Authorities, serviceNamed } from "../snapshot/authority.ts";
+import type { InPort, Protocol } from "../snapshot/document.ts";
 import type { Snapshot } from "../snapshot/snapshot.ts";
 import type { Cell } from "../std/cell.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
@@ -123,10 +122,17 @@ export class LocalWorkload {
     return this.#options.identity.value;
   }
 
-  /** Version of the PROXY header that the application expects on a service port. */
-  headerOf(servicePort: number): ProxyVersion | undefined {
+  /** What is configured for callers of a service port; undefined: nothing yet. */
+  inbound(servicePort: number): InPort | undefined {
     const ports = this.#view?.snapshot.inbound?.ports;
-    return ports?.find(({ port }) => port === servicePort)?.proxyProtocol;
+    return ports?.find(({ port }) => port === servicePort);
+  }
+
+  /** Whether a Host (lower case, without port) means this service. */
+  answersTo(host: string): boolean {
+    if (this.#view === undefined) return false;
+    const named = serviceNamed(this.#view.snapshot, host, this.namespace);
+    return named?.service === this.service && named.namespace === this.namespace;
   }
 
   #refresh(): void {

@@ -39,7 +39,7 @@ export function resolveAuthority(
   const split = splitAuthority(authority);
   if (split === undefined) return MALFORMED;
   const { host, port } = split;
-  const name = hostName(snapshot, host) ?? meshName(host, callerNamespace);
+  const name = serviceNamed(snapshot, host, callerNamespace);
   if (name === undefined) return { kind: "outside", host, port };
   const service = snapshot.services.get(`${name.namespace}/${name.service}`);
   if (service === undefined) return { kind: "unknown", ...name, host, port };
@@ -65,6 +65,15 @@ export function splitAuthority(
   if (!/^[0-9]{1,5}$/.test(digits)) return undefined;
   const port = Number(digits);
   return port >= 1 && port <= 65535 ? { host, port } : undefined;
+}
+
+/** The service that a host (lower case, without port) means, whether it exists or not. */
+export function serviceNamed(
+  snapshot: Snapshot,
+  host: string,
+  callerNamespace: string,
+): { namespace: string; service: string; certain: boolean } | undefined {
+  return hostName(snapshot, host) ?? meshName(host, callerNamespace);
 }
 
 /** The service that answers to a host of the world outside. */
