@@ -23,10 +23,13 @@ const SLASH = 0x2f;
 const QUESTION = 0x3f;
 const BACKSLASH = 0x5c;
 
+/** A dot segment with a parameter: some servers drop the parameter and go up, others do not. */
+const DOT_PARAMETER = /\/\.\.?(?:;|%3B)/;
+
 /**
  * The target with its path in normal form; the query, scheme and authority stay as sent. The same
- * string where nothing changes. Undefined: a `%` without two hexadecimal digits, or `%00`, which
- * readers of the path would take differently. `*` and authority form have no path.
+ * string where nothing changes. Undefined: a `%` without two hexadecimal digits, `%00`, or `..;`,
+ * which readers of the path would take differently. `*` and authority form have no path.
  *
  * Applying it twice is applying it once: `%25` is never decoded.
  */
@@ -71,7 +74,7 @@ function suspect(target: string, start: number): number {
 
 function normalizePath(path: string, level: PathLevel): string | undefined {
   const decoded = decode(path, level === "DECODE_AND_MERGE_SLASHES");
-  if (decoded === undefined) return undefined;
+  if (decoded === undefined || DOT_PARAMETER.test(decoded)) return undefined;
   const plain = removeDotSegments(decoded);
   return level === "BASE" ? plain : plain.replace(/\/{2,}/g, "/");
 }
