@@ -1,7 +1,7 @@
 /** `weft get`: documents as lists or whole. */
 import type { ResourceAnswer } from "../../src/api/answers.ts";
 import { faultsOf } from "../../src/config/conditions.ts";
-import type { HttpRouteResource, Resource } from "../../src/config/resource.ts";
+import { type HttpRouteResource, type Resource, targetName } from "../../src/config/resource.ts";
 import { toYaml } from "../../src/config/to-yaml.ts";
 import { EXIT } from "../../src/error.ts";
 import { type Client, getAll } from "./client.ts";
@@ -128,6 +128,8 @@ function gist(resource: Resource): string {
       return `${resource.spec.service} at ${resource.spec.address}`;
     case "TrafficPolicy":
       return `for ${resource.spec.target.service}`;
+    case "PeerAuth":
+      return `${resource.spec.mtls.mode} for ${targetName(resource)}`;
     case "HTTPRoute":
       return routeGist(resource);
     case "Process":

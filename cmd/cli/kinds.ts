@@ -2,7 +2,14 @@
 import { usage } from "../grammar.ts";
 
 /** Kinds the control plane keeps, in the order `get` lists them. */
-export const STORED_KINDS = ["Mesh", "Service", "Workload", "TrafficPolicy", "HTTPRoute"] as const;
+export const STORED_KINDS = [
+  "Mesh",
+  "Service",
+  "Workload",
+  "TrafficPolicy",
+  "PeerAuth",
+  "HTTPRoute",
+] as const;
 
 export type StoredKind = (typeof STORED_KINDS)[number];
 
@@ -13,6 +20,7 @@ const SHORT: Readonly<Record<string, StoredKind>> = {
   policies: "TrafficPolicy",
   trafficpolicies: "TrafficPolicy",
   tp: "TrafficPolicy",
+  pa: "PeerAuth",
   route: "HTTPRoute",
   routes: "HTTPRoute",
   meshes: "Mesh",

@@ -53,7 +53,14 @@ kind: TrafficPolicy
 metadata: { name: p }
 spec: { target: { service: nobody } }
 `;
-  expect(faults(policy)).toEqual({ "TrafficPolicy/default/p": ["Accepted: TargetNotFound"] });
+  const missing = ["Accepted: TargetNotFound"];
+  expect(faults(policy)).toEqual({ "TrafficPolicy/default/p": missing });
+  const port = CART + policy.replace("nobody", "cart, port: 9");
+  expect(faults(port)).toEqual({ "TrafficPolicy/default/p": missing });
+  const auth = port
+    .replace("TrafficPolicy", "PeerAuth")
+    .replace("{ target", "{ mtls: { mode: STRICT }, target");
+  expect(faults(auth)).toEqual({ "PeerAuth/default/p": missing });
 });
 
 test("the message has place, reason and next step; what is well is said beside it", () => {

@@ -63,7 +63,8 @@ export function faultsOf({ conditions = [], parents = [] }: ResourceStatus): rea
 function statusOf(findings: readonly Finding[]): ResourceStatus {
   const resource = (findings[0] as Finding).resource;
   if (resource.kind !== "HTTPRoute") {
-    return { conditions: [condition("Accepted", findings, { unknown_service: "TargetNotFound" })] };
+    const missing = { unknown_service: "TargetNotFound", unknown_port: "TargetNotFound" };
+    return { conditions: [condition("Accepted", findings, missing)] };
   }
   const within = (path: Finding["path"], name: string) => path.includes(name);
   const parentsOf = findings.filter(({ path }) => within(path, "parentRefs"));

@@ -44,9 +44,14 @@ function worded(pattern: RegExp, code: string, reason: string, fix: string) {
   return v.pipe(v.string(), v.regex(pattern, told(code, reason, fix)));
 }
 
-/** One of a few words. */
-export function oneOf<const Words extends readonly [string, ...string[]]>(words: Words) {
+/** One of a few words. `others`: words in upper case that deserve an answer of their own. */
+export function oneOf<const Words extends readonly [string, ...string[]]>(
+  words: Words,
+  others?: ReadonlyMap<string, string>,
+) {
   return v.picklist(words, (issue) => {
+    const other = others?.get(String(issue.input).toUpperCase());
+    if (other !== undefined) return other;
     const guess = typeof issue.input === "string" ? closest(issue.input, words) : undefined;
     const fix = guess === undefined ? `use ${words.join(", ")}` : `did you mean ${guess}?`;
     return told("invalid_value", `must be one of ${words.join(", ")}`, fix);

@@ -23,7 +23,7 @@ const RUN_MS_MAX = 20_000 + RUNS * 50;
 const OWN = `apiVersion: weft.dev/v1
 kind: Mesh
 metadata: { name: mesh }
-spec: { outbound: ALLOW_ANY, defaults: { timeouts: { request: 5s } } }
+spec: { outbound: ALLOW_ANY, mtls: { mode: STRICT }, defaults: { timeouts: { request: 5s } } }
 ---
 apiVersion: weft.dev/v1
 kind: Service
@@ -48,6 +48,11 @@ spec:
   retries: { attempts: 1, on: [reset], codes: [503], backoff: 10ms }
   retryBudget: { percent: 10 }
   connectionPool: { maxConnections: 3, connectTimeout: 1s }
+---
+apiVersion: weft.dev/v1
+kind: PeerAuth
+metadata: { name: cart }
+spec: { target: { service: cart, port: 80 }, mtls: { mode: PERMISSIVE } }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -128,7 +133,7 @@ function mutated(text: string, list: readonly Edit[]): string {
 test("our own kinds come back from YAML as they went in", () => {
   const { resources, issues } = parseSources([{ name: "f", text: OWN }]);
   expect(issues).toEqual([]);
-  expect(resources).toHaveLength(6);
+  expect(resources).toHaveLength(7);
   expect(judged(OWN)).toBe(true);
 });
 

@@ -63,6 +63,28 @@ const policyEntries = {
   ),
 } as const;
 
+/** Modes of Istio that weft refuses. */
+const FOREIGN_MODES = new Map([
+  [
+    "DISABLE",
+    told(
+      "unsupported",
+      "DISABLE would switch mutual TLS off, which callers inside the mesh always use",
+      "write PERMISSIVE to take plaintext beside it",
+    ),
+  ],
+  [
+    "UNSET",
+    told(
+      "unsupported",
+      "UNSET would inherit, which needs no words",
+      "remove this PeerAuth, or mtls of Mesh",
+    ),
+  ],
+]);
+
+const mtls = fields({ mode: oneOf(["STRICT", "PERMISSIVE"], FOREIGN_MODES) });
+
 export const meshSpec = fields({
   trustDomain: v.exactOptional(
     v.pipe(
@@ -81,6 +103,7 @@ export const meshSpec = fields({
   pathNormalization: v.exactOptional(
     oneOf(["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES", "REPORT_ONLY"]),
   ),
+  mtls: v.exactOptional(mtls),
   defaults: v.exactOptional(fields(policyEntries)),
 });
 
@@ -168,11 +191,18 @@ function isIpv6(value: string): boolean {
   return halves.length === 2 ? groups.length < 8 : groups.length === 8;
 }
 
+const target = fields({ service: label, port: v.exactOptional(anyPort) });
+
 export const trafficPolicySpec = fields({
-  target: fields({ service: label, port: v.exactOptional(anyPort) }),
+  target,
   ...policyEntries,
   tls: v.exactOptional(outsideTls),
   proxyProtocol: v.exactOptional(fields({ version: oneOf(["V1", "V2"]) })),
+});
+
+export const peerAuthSpec = fields({
+  target: v.exactOptional(target),
+  mtls,
 });
 
 /** `[SERVICEPORT=][HOST:]PORT[/PROTOCOL]`, the grammar of `--app`. */

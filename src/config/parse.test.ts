@@ -74,7 +74,7 @@ const documents: readonly Bad[] = [
     text: "apiVersion: weft.dev/v1\n",
     spot:
       '1:1  missing_field ({"apiVersion":"weft.dev/v1"}) ' +
-      "add kind: one of Mesh, Service, Workload, TrafficPolicy, HTTPRoute, Process",
+      "add kind: one of Mesh, Service, Workload, TrafficPolicy, PeerAuth, HTTPRoute, Process",
   },
   {
     name: "no spec",
@@ -419,4 +419,51 @@ test("positions of a resource can be asked for later", () => {
   const [parsed] = parseSources([{ name: "a", text: SERVICE }]).resources;
   expect(parsed?.at(["spec", "ports", 0, "port"])).toEqual({ line: 5, column: 19 });
   expect(parsed?.at(["spec", "ports", 0, "nothing"])).toEqual({ line: 5, column: 11 });
+});
+
+const peerAuth = (spec: string) =>
+  `apiVersion: weft.dev/v1\nkind: PeerAuth\nmetadata: { name: a }\nspec: ${spec}\n`;
+
+test.each([
+  ["{ mtls: { mode: STRICT } }", "no issue"],
+  ["{ target: { service: cart, port: 80 }, mtls: { mode: PERMISSIVE } }", "no issue"],
+  [
+    "{ mtls: { mode: DISABLE } }",
+    "4:23 spec.mtls.mode unsupported (DISABLE) write PERMISSIVE to take plaintext beside it",
+  ],
+  [
+    "{ mtls: { mode: disable } }",
+    "4:23 spec.mtls.mode unsupported (disable) write PERMISSIVE to take plaintext beside it",
+  ],
+  [
+    "{ mtls: { mode: UNSET } }",
+    "4:23 spec.mtls.mode unsupported (UNSET) remove this PeerAuth, or mtls of Mesh",
+  ],
+  ["{ mtls: { mode: strict } }", "4:23 spec.mtls.mode invalid_value (strict) did you mean STRICT?"],
+  [
+    "{ mtls: { mode: permissive } }",
+    "4:23 spec.mtls.mode invalid_value (permissive) did you mean PERMISSIVE?",
+  ],
+  [
+    "{ mtls: { mode: constructor } }",
+    "4:23 spec.mtls.mode invalid_value (constructor) use STRICT, PERMISSIVE",
+  ],
+  ["{ mtls: {} }", "4:15 spec.mtls.mode missing_field () add mode"],
+  ["{}", "4:7 spec.mtls missing_field () add mtls"],
+  ["{ mtls: { mode: } }", "4:23 spec.mtls.mode empty_value () give it a value or remove the line"],
+  ["{ mtls: { mode: 1 } }", "4:23 spec.mtls.mode invalid_value (1) use STRICT, PERMISSIVE"],
+  [
+    "{ target: { port: 80 }, mtls: { mode: STRICT } }",
+    "4:17 spec.target.service missing_field () add service",
+  ],
+  [
+    "{ target: {}, mtls: { mode: STRICT } }",
+    "4:17 spec.target.service missing_field () add service",
+  ],
+  [
+    "{ selector: {}, mtls: { mode: STRICT } }",
+    "4:9 spec.selector unknown_field ({}) remove it; fields here are target, mtls",
+  ],
+])("PeerAuth %s", (spec, expected) => {
+  expect(spot(issuesOf(peerAuth(spec))[0])).toBe(expected);
 });

@@ -4,7 +4,14 @@ import { EXIT, Failure } from "../error.ts";
 import { documentName, fields, label, labels, oneOf, told, untold } from "./fields.ts";
 import { httpRouteSpec } from "./http-route.ts";
 import { checkRoute } from "./http-route-rules.ts";
-import { meshSpec, processSpec, serviceSpec, trafficPolicySpec, workloadSpec } from "./kinds.ts";
+import {
+  meshSpec,
+  peerAuthSpec,
+  processSpec,
+  serviceSpec,
+  trafficPolicySpec,
+  workloadSpec,
+} from "./kinds.ts";
 import {
   API_VERSIONS,
   type Issue,
@@ -36,6 +43,7 @@ const SPECS: Readonly<Record<Kind, v.GenericSchema>> = {
   Service: serviceSpec,
   Workload: workloadSpec,
   TrafficPolicy: trafficPolicySpec,
+  PeerAuth: peerAuthSpec,
   HTTPRoute: httpRouteSpec,
   Process: processSpec,
 };

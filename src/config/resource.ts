@@ -3,6 +3,7 @@ import type * as v from "valibot";
 import type { httpRouteSpec } from "./http-route.ts";
 import type {
   meshSpec,
+  peerAuthSpec,
   processSpec,
   serviceSpec,
   trafficPolicySpec,
@@ -57,6 +58,7 @@ export type MeshResource = Shape<"Mesh", typeof meshSpec>;
 export type ServiceResource = Shape<"Service", typeof serviceSpec>;
 export type WorkloadResource = Shape<"Workload", typeof workloadSpec>;
 export type TrafficPolicyResource = Shape<"TrafficPolicy", typeof trafficPolicySpec>;
+export type PeerAuthResource = Shape<"PeerAuth", typeof peerAuthSpec>;
 export type HttpRouteResource = Shape<"HTTPRoute", typeof httpRouteSpec>;
 /** Only for `weft up`. */
 export type ProcessResource = Shape<"Process", typeof processSpec>;
@@ -66,6 +68,7 @@ export type Resource =
   | ServiceResource
   | WorkloadResource
   | TrafficPolicyResource
+  | PeerAuthResource
   | HttpRouteResource
   | ProcessResource;
 
@@ -80,6 +83,7 @@ export const API_VERSIONS: Readonly<Record<Kind, string>> = {
   Service: WEFT_VERSION,
   Workload: WEFT_VERSION,
   TrafficPolicy: WEFT_VERSION,
+  PeerAuth: WEFT_VERSION,
   HTTPRoute: GATEWAY_VERSION,
   Process: WEFT_VERSION,
 };
@@ -104,6 +108,13 @@ export function resourceKey(resource: {
 }): string {
   const { name, namespace } = resource.metadata;
   return namespace === "" ? `${resource.kind}/${name}` : `${resource.kind}/${namespace}/${name}`;
+}
+
+/** `<namespace>[/<service>[:<port>]]`: what a document with a target is about. */
+export function targetName({ metadata, spec }: TrafficPolicyResource | PeerAuthResource): string {
+  const { service, port } = spec.target ?? {};
+  if (service === undefined) return metadata.namespace;
+  return `${metadata.namespace}/${service}${port === undefined ? "" : `:${port}`}`;
 }
 
 /** `spec.rules[0].name`; names that are no identifiers are quoted. */

@@ -109,6 +109,25 @@ describe("the set is refused at the place that is wrong", () => {
       "16:28 spec.target.service conflict (cart) put both into one TrafficPolicy",
     ],
     [
+      CART + weft("PeerAuth", "{ target: { service: crat }, mtls: { mode: STRICT } }"),
+      "11:28 spec.target.service unknown_service (crat) did you mean cart?",
+    ],
+    [
+      CART + weft("PeerAuth", "{ target: { service: cart, port: 9 }, mtls: { mode: STRICT } }"),
+      "11:40 spec.target.port unknown_port (9) use 80 or 81, or add the port to the Service",
+    ],
+    [
+      CART +
+        weft("PeerAuth", "{ target: { service: cart, port: 80 }, mtls: { mode: STRICT } }", "a") +
+        weft("PeerAuth", "{ target: { service: cart, port: 80 }, mtls: { mode: STRICT } }", "b"),
+      "16:28 spec.target.service conflict (cart) keep one of the two",
+    ],
+    [
+      weft("PeerAuth", "{ mtls: { mode: STRICT } }", "a") +
+        weft("PeerAuth", "{ mtls: { mode: PERMISSIVE } }", "b"),
+      "9:7 spec conflict () keep one of the two",
+    ],
+    [
       weft("Service", "{ ports: [{ port: 1 }], hosts: [a.example, b.example] }", "a") +
         weft("Service", "{ ports: [{ port: 1 }], hosts: [b.example] }", "b"),
       "9:39 spec.hosts[0] conflict (b.example) keep one of the two",
@@ -209,4 +228,19 @@ test("visibility decides which namespaces may send traffic there", () => {
   const used = route("backendRefs: [{ name: a, namespace: b, port: 80 }]");
   expect(check(CART + secret + used)).toEqual([]);
   expect(check(CART + hidden + used).map(({ code }) => code)).toEqual(["not_visible"]);
+});
+
+test("a PeerAuth for each level, beside a TrafficPolicy of the same target, is no conflict", () => {
+  const auth = (target: string, name: string) =>
+    weft("PeerAuth", `{ ${target}mtls: { mode: PERMISSIVE } }`, name);
+  const text =
+    CART +
+    weft("Mesh", "{ mtls: { mode: STRICT } }", "mesh") +
+    weft("TrafficPolicy", "{ target: { service: cart } }") +
+    auth("", "a") +
+    auth("target: { service: cart }, ", "b") +
+    auth("target: { service: cart, port: 80 }, ", "c") +
+    auth("target: { service: cart, port: 81 }, ", "d") +
+    auth("", "a").replace("name: a", "name: a, namespace: b");
+  expect(check(text)).toEqual([]);
 });

@@ -10,6 +10,7 @@ import {
   type Resource,
   resourceKey,
   type ServiceResource,
+  targetName,
 } from "./resource.ts";
 import { HOSTS_MAX } from "./service-host.ts";
 import { checkProxyProtocol } from "./validate-proxy-protocol.ts";
@@ -88,7 +89,14 @@ export function findingsOf(set: readonly Resource[], options: ValidateOptions): 
     } else if (resource.kind === "Workload") {
       checkWorkload(resource, services, report, options.trustDomain);
     } else if (resource.kind === "TrafficPolicy") {
-      checkPolicy(resource, services, targets, report);
+      const service = checkTarget(resource, resource.spec.target, services, report);
+      checkOutsideTls(resource, service, report);
+      checkProxyProtocol(resource, service, report);
+      checkTwice(resource, "put both into one TrafficPolicy", targets, report);
+    } else if (resource.kind === "PeerAuth") {
+      const { target } = resource.spec;
+      if (target !== undefined) checkTarget(resource, target, services, report);
+      checkTwice(resource, "keep one of the two", targets, report);
     }
   }
   findings.push(...routeFindings(set, services));
@@ -192,26 +200,37 @@ function checkWorkload(
   }
 }
 
-function checkPolicy(
-  policy: Of<"TrafficPolicy">,
+/** The service that a document is about, where there is one. */
+function checkTarget(
+  resource: Of<"TrafficPolicy" | "PeerAuth">,
+  { service: name, port }: Of<"TrafficPolicy">["spec"]["target"],
   services: ReadonlyMap<string, ServiceResource>,
-  targets: Map<string, Resource>,
   report: Report,
-): void {
-  const { namespace } = policy.metadata;
-  const { service: name, port } = policy.spec.target;
+): ServiceResource | undefined {
+  const { namespace } = resource.metadata;
   const service = services.get(`${namespace}/${name}`);
   const path = ["spec", "target"];
   if (service === undefined) noService([...path, "service"], name, namespace, services, report);
   else if (port !== undefined && !service.spec.ports.some((known) => known.port === port)) {
     noPort([...path, "port"], port, service, report);
   }
-  checkOutsideTls(policy, service, report);
-  checkProxyProtocol(policy, service, report);
-  const target = `${namespace}/${name}:${port ?? "*"}`;
-  const other = targets.get(target);
-  if (other !== undefined) {
-    const reason = `${resourceKey(other)} already has this target`;
-    report([...path, "service"], name, "conflict", reason, "put both into one TrafficPolicy");
-  } else targets.set(target, policy);
+  return service;
+}
+
+/** `taken`: targets of documents before this one, by kind and target. */
+function checkTwice(
+  resource: Of<"TrafficPolicy" | "PeerAuth">,
+  fix: string,
+  taken: Map<string, Resource>,
+  report: Report,
+): void {
+  const target = `${resource.kind} ${targetName(resource)}`;
+  const other = taken.get(target);
+  if (other === undefined) {
+    taken.set(target, resource);
+    return;
+  }
+  const service = resource.spec.target?.service;
+  const path = ["spec", ...(service === undefined ? [] : ["target", "service"])];
+  report(path, service ?? "", "conflict", `${resourceKey(other)} already has this target`, fix);
 }

@@ -45,6 +45,13 @@ metadata: { name: ${name} }
 spec: { ports: [{ port: ${port}, protocol: http }] }
 `;
 
+const peerAuth = (target: string) => `
+apiVersion: weft.dev/v1
+kind: PeerAuth
+metadata: { name: p }
+spec: { ${target}mtls: { mode: PERMISSIVE } }
+`;
+
 const route = (backend: string, parent = "cart") => `
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -169,6 +176,17 @@ test("what others refer to is deleted only with them", () => {
     "Service/default/db",
   ]);
   expect(failureOf(() => remove(state, ["Service/default/db"], options)).status).toBe(404);
+});
+
+test("a PeerAuth goes with the service it names; one of the namespace names none", () => {
+  put([service("cart"), peerAuth("target: { service: cart }, ")]);
+  const refused = failureOf(() => remove(state, ["Service/default/cart"], { author: "test" }));
+  expect(refused.message).toContain("PeerAuth/default/p");
+  remove(state, ["Service/default/cart"], { author: "test", cascade: true });
+  expect(keys()).toEqual([]);
+  put([service("cart"), peerAuth("")]);
+  remove(state, ["Service/default/cart"], { author: "test" });
+  expect(keys()).toEqual(["PeerAuth/default/p"]);
 });
 
 test("a rollback is a new revision with the documents of the old one", () => {

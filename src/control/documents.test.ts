@@ -259,6 +259,27 @@ test("a PROXY header is for ports of opaque bytes, beside the caller and beside 
   expect(inbound.ports.map((port) => port.proxyProtocol)).toEqual([undefined, "v1"]);
 });
 
+test("only ports that take plaintext say so: the narrowest of Mesh and PeerAuth decides", () => {
+  const permissive = (text: string) =>
+    body<InDocument>(compileDocuments(resourcesOf(text), [], MESH), "in.default.cart").ports.map(
+      (port) => port.permissive,
+    );
+  const auth = (name: string, target: string, mode: string) =>
+    weft("PeerAuth", name, `{ ${target}mtls: { mode: ${mode} } }`);
+  const whole = "target: { service: cart }, ";
+  const raw = "target: { service: cart, port: 81 }, ";
+  const mesh = weft("Mesh", "mesh", "{ mtls: { mode: PERMISSIVE } }");
+  expect(permissive(CART)).toEqual([undefined, undefined]);
+  expect(permissive(CART + mesh)).toEqual([true, true]);
+  expect(permissive(CART + mesh + auth("a", "", "STRICT"))).toEqual([undefined, undefined]);
+  const service = CART + mesh + auth("a", "", "STRICT") + auth("b", whole, "PERMISSIVE");
+  expect(permissive(service)).toEqual([true, true]);
+  expect(permissive(service + auth("c", raw, "STRICT"))).toEqual([true, undefined]);
+  const strict = compileDocuments(resourcesOf(CART), [], MESH);
+  const said = compileDocuments(resourcesOf(CART + auth("a", whole, "STRICT")), [], MESH);
+  expect(said).toEqual(strict);
+});
+
 test("TLS to servers outside is laid over as a whole, and off where a port says so", () => {
   const tls = (mode: string) => `tls: { mode: SIMPLE, sni: a.example${mode} }`;
   const text =

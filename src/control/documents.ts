@@ -2,6 +2,7 @@
  * Resources and live endpoints to the documents proxies read: a pure function with a fixed order,
  * so that equal input gives equal bytes. Defaults are filled and references resolved here.
  */
+import { type PortMtlsOf, portMtls } from "../config/port-mtls.ts";
 import {
   type HttpRouteResource,
   type MeshResource,
@@ -51,6 +52,7 @@ interface Catalogue {
   readonly routedPorts: ReadonlySet<string>;
   readonly policies: ReadonlyMap<string, readonly TrafficPolicyResource[]>;
   readonly workloads: ReadonlyMap<string, readonly WorkloadResource[]>;
+  readonly mtls: PortMtlsOf;
 }
 
 /**
@@ -155,6 +157,7 @@ function catalogueOf(
       sorted.filter((resource) => resource.kind === "Workload"),
       ({ metadata, spec }) => `${metadata.namespace}/${spec.service}`,
     ),
+    mtls: portMtls(sorted),
   };
 }
 
@@ -218,6 +221,7 @@ function serviceDocuments(
     })),
     shards: shards.length,
   };
+  const permissive = (port: number) => catalogue.mtls(namespace, name, port).mode === "PERMISSIVE";
   const inbound: InDocument = {
     namespace,
     service: name,
@@ -225,6 +229,7 @@ function serviceDocuments(
       ...{ port, protocol },
       ...(detect === undefined ? {} : { detect }),
       ...(proxyProtocol === undefined ? {} : { proxyProtocol }),
+      ...(permissive(port) ? { permissive: true as const } : {}),
     })),
   };
   return [

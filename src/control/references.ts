@@ -7,6 +7,10 @@ export function referencesOf(resource: Resource): string[] {
   switch (resource.kind) {
     case "TrafficPolicy":
       return [serviceKey(namespace, resource.spec.target.service)];
+    case "PeerAuth": {
+      const { target } = resource.spec;
+      return target === undefined ? [] : [serviceKey(namespace, target.service)];
+    }
     case "Workload":
       return [serviceKey(namespace, resource.spec.service)];
     case "HTTPRoute": {
