@@ -4,10 +4,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as tls from "node:tls";
 import { Admission } from "./admission.ts";
 import { callbackErrors } from "./boundary.ts";
 import { testAuthority } from "./certificates.fixture.ts";
-import type { Connection } from "./connection.ts";
+import type { Connection, ConnectionHandler } from "./connection.ts";
 import { dial } from "./dial.ts";
 import { type Listener, listen, listenTls, type RefusedWhy } from "./listen.ts";
 import { tlsContext } from "./tls.ts";
@@ -33,34 +34,41 @@ interface Server {
   readonly heard: string[];
 }
 
-function echo(): Server {
+/** `plaintext`: words of callers without TLS that are served. */
+function echo(plaintext: readonly string[] = []): Server {
   const server = {
     port: 0,
     admission: new Admission(2000),
     refused: [] as RefusedWhy[],
     heard: [] as string[],
   };
+  const accept = (): ConnectionHandler => ({
+    data(c, chunk) {
+      server.heard.push(`data ${chunk.length}`);
+      c.write(chunk);
+    },
+    end(c) {
+      server.heard.push("end");
+      c.close();
+    },
+    drain() {},
+    close: (_, error) => void server.heard.push(error === undefined ? "close" : "error"),
+  });
   const listener = listenTls({
     host: "127.0.0.1",
     port: 0,
+    accept,
     admission: server.admission,
     context: (name) => (name === SNI ? cart : undefined),
+    plaintext(first) {
+      const said = Buffer.from(first).toString("latin1");
+      if (plaintext.some((word) => said.startsWith(word))) return accept;
+      return plaintext.some((word) => word.startsWith(said)) ? "more" : undefined;
+    },
     requestCert: "required",
     alpn: ["http/1.1"],
     handshakeTimeoutMs: TIMEOUT_MS,
     refused: (why) => void server.refused.push(why),
-    accept: (c) => ({
-      data(_, chunk) {
-        server.heard.push(`data ${chunk.length}`);
-        c.write(chunk);
-      },
-      end() {
-        server.heard.push("end");
-        c.close();
-      },
-      drain() {},
-      close: (_, error) => void server.heard.push(error === undefined ? "close" : "error"),
-    }),
   });
   listeners.push(listener);
   server.port = listener.port;
@@ -95,15 +103,22 @@ function honest(port: number): Promise<Connection> {
   });
 }
 
+/** The first flight to a server of another name, in latin1. */
+async function anotherHello(): Promise<string> {
+  return (
+    await hello((port) => void tls.connect({ port, servername: "a.example" }).on("error", () => {}))
+  ).toString("latin1");
+}
+
 /** The first flight of an honest client. */
-async function hello(): Promise<Buffer> {
+async function hello(begin = (port: number) => void honest(port).catch(() => undefined)) {
   const first = Promise.withResolvers<Buffer>();
   const listener = Bun.listen({
     hostname: "127.0.0.1",
     port: 0,
     socket: { data: (_, chunk) => first.resolve(Buffer.from(chunk)) },
   });
-  honest(listener.port).catch(() => undefined);
+  begin(listener.port);
   const bytes = await first.promise;
   listener.stop(true);
   return bytes;
@@ -178,6 +193,49 @@ test("whatever follows a hello, the place is free again and nothing throws", asy
   expect(server.heard).toEqual([]);
   expect(callbackErrors()).toEqual(errors);
   (await honest(server.port)).close();
+});
+
+test("callers without TLS are served where somebody takes them, and leave like others", async () => {
+  const server = echo(["hello", "\x16\x03"]);
+  const talk = async (...pieces: readonly string[]) => {
+    const socket = connect({ port: server.port, host: "127.0.0.1", allowHalfOpen: true });
+    let heard = "";
+    socket.on("data", (chunk) => {
+      heard += chunk.toString("latin1");
+    });
+    socket.on("error", () => {});
+    socket.on("end", () => socket.end());
+    const closed = new Promise<void>((done) => socket.on("close", () => done()));
+    for (const piece of pieces) {
+      socket.write(piece, "latin1");
+      await Bun.sleep(10);
+    }
+    return { socket, closed, heard: () => heard };
+  };
+  const whole = await talk("hello and more");
+  await eventually("it comes back", () => whole.heard() === "hello and more");
+  const pieces = await talk("h", "ell", "o", " there");
+  await eventually("it comes back", () => pieces.heard() === "hello there");
+  pieces.socket.end();
+  await pieces.closed;
+  whole.socket.resetAndDestroy();
+  await eventually("all have left", () => server.admission.open === 0);
+  expect(server.refused).toEqual([]);
+  // Others: a stranger, one that says too little, and one that leaves in the middle of its word.
+  const stranger = await talk("hey");
+  const slow = await talk("hell");
+  const gone = await talk("hel");
+  gone.socket.end();
+  await Promise.all([stranger.closed, slow.closed, gone.closed]);
+  await eventually("all have left", () => server.admission.open === 0);
+  expect([...server.refused].sort()).toEqual(["not_tls", "timeout"]);
+  // Our own TLS is still TLS, and that for another name is somebody else's bytes.
+  (await honest(server.port)).close();
+  const hello = await anotherHello();
+  const other = await talk(hello);
+  await eventually("it comes back", () => other.heard() === hello);
+  other.socket.destroy();
+  await eventually("all have left", () => server.admission.open === 0);
 });
 
 /** A relay that an honest client goes through; `tamper` gets the server's side once it is in. */
