@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { ProxyAnswer, ResourceAnswer, StatusAnswer } from "../../src/api/answers.ts";
+import type { PortMtlsOf } from "../../src/config/port-mtls.ts";
+import type { Resource } from "../../src/config/resource.ts";
 import { controlplaneChecks, type Findings, proxyChecks, serviceChecks } from "./check.ts";
 
 const NOW = 1_800_000_000_000;
@@ -55,6 +57,7 @@ const well: Findings = {
   status,
   services: [cart],
   declared: new Set(),
+  mtls: () => ({ mode: "STRICT", by: undefined }),
   roots: [NOW + 365 * DAY],
   now: NOW,
   version: "1.0.0",
@@ -107,6 +110,22 @@ describe("check", () => {
     ["old proxy", withProxy({ version: "0.9.0" }), { versions: "warning" }],
   ] as const)("%s", (_, findings, want) => {
     expect(wrong(findings)).toEqual(want);
+  });
+
+  test("each port that takes plaintext is named, with the document that lets it", () => {
+    const services = [80, 81, 82].map((port) => ({
+      ...cart,
+      resource: { ...cart.resource, spec: { ports: [{ port }] } } as Resource,
+    }));
+    const mtls: PortMtlsOf = (_namespace, _service, port) => {
+      if (port === 81) return { mode: "STRICT", by: undefined };
+      return { mode: "PERMISSIVE", by: port === 80 ? "PeerAuth/default/cart" : "Mesh/mesh" };
+    };
+    const open = { ...well, services, mtls };
+    expect(wrong(open)).toEqual({ "mutual-tls": "warning" });
+    expect(serviceChecks(open).find(({ id }) => id === "mutual-tls")?.error).toBe(
+      "plaintext too: default/cart:80 by PeerAuth/default/cart; default/cart:82 by Mesh/mesh",
+    );
   });
 
   test("an endpoint by document counts", () => {

@@ -6,9 +6,11 @@ import type {
   StatusAnswer,
   TrustBundleAnswer,
 } from "../../src/api/answers.ts";
+import type { PortMtlsOf } from "../../src/config/port-mtls.ts";
 import { EXIT, Failure } from "../../src/error.ts";
 import { VERSION } from "../version.ts";
 import { type Client, getAll } from "./client.ts";
+import { storedMtls } from "./mtls.ts";
 import type { Session, Typed } from "./session.ts";
 import { age } from "./table.ts";
 import { paint, type Terminal } from "./terminal.ts";
@@ -38,6 +40,7 @@ export interface Findings {
   readonly services: readonly ResourceAnswer[];
   /** Services that have an endpoint by document. */
   readonly declared: ReadonlySet<string>;
+  readonly mtls: PortMtlsOf;
   /** When each certificate of the trust bundle ends, unix milliseconds. */
   readonly roots: readonly number[];
   readonly now: number;
@@ -80,17 +83,18 @@ async function examine(session: Session): Promise<readonly Category[]> {
 }
 
 async function gather(client: Client, now: number): Promise<Findings> {
-  const [status, services, workloads, trust] = await Promise.all([
+  const [status, services, workloads, mtls, trust] = await Promise.all([
     client.get<StatusAnswer>("/v1/status"),
     getAll<ResourceAnswer>(client, "/v1/resources/Service"),
     getAll<ResourceAnswer>(client, "/v1/resources/Workload"),
+    storedMtls(client),
     client.get<TrustBundleAnswer>("/v1/trust-bundle"),
   ]);
   const declared = workloads.flatMap(({ resource }) =>
     resource.kind === "Workload" ? [`${resource.metadata.namespace}/${resource.spec.service}`] : [],
   );
   return {
-    ...{ status, services, now, version: VERSION },
+    ...{ status, services, mtls, now, version: VERSION },
     declared: new Set(declared),
     roots: trust.bundle.map(certificateExpiry),
   };
@@ -164,7 +168,8 @@ export function documentChecks({ status: { conditions } }: Findings): readonly C
   ];
 }
 
-export function serviceChecks({ status, services, declared }: Findings): readonly Check[] {
+export function serviceChecks(findings: Findings): readonly Check[] {
+  const { status, services, declared } = findings;
   if (services.length === 0) {
     return [
       doubtful(
@@ -193,7 +198,29 @@ export function serviceChecks({ status, services, declared }: Findings): readonl
           `none for ${some(empty)}`,
           "start an instance: weft sidecar --service NAME --app PORT",
         ),
+    mtlsCheck(findings),
   ];
+}
+
+/** Ports that take plaintext too, by the document that lets them. */
+function mtlsCheck({ services, mtls }: Findings): Check {
+  const open = new Map<string, string[]>();
+  for (const { resource } of services) {
+    if (resource.kind !== "Service") continue;
+    const { namespace, name } = resource.metadata;
+    for (const { port } of resource.spec.ports) {
+      const { mode, by = "" } = mtls(namespace, name, port);
+      if (mode === "STRICT") continue;
+      open.set(by, [...(open.get(by) ?? []), `${namespace}/${name}:${port}`]);
+    }
+  }
+  if (open.size === 0) return ok("mutual-tls", "are reached by mutual TLS only");
+  return doubtful(
+    "mutual-tls",
+    "are reached by mutual TLS only",
+    `plaintext too: ${[...open].map(([by, ports]) => `${some(ports)} by ${by}`).join("; ")}`,
+    'take it back when weft_requests_total{direction="inbound",tls="none"} no longer rises',
+  );
 }
 
 export function proxyChecks({ status, now, version }: Findings): readonly Check[] {

@@ -1,12 +1,14 @@
 /** `weft get`: documents as lists or whole. */
 import type { ResourceAnswer } from "../../src/api/answers.ts";
 import { faultsOf } from "../../src/config/conditions.ts";
+import type { PortMtlsOf } from "../../src/config/port-mtls.ts";
 import { type HttpRouteResource, type Resource, targetName } from "../../src/config/resource.ts";
 import { toYaml } from "../../src/config/to-yaml.ts";
 import { EXIT } from "../../src/error.ts";
 import { type Client, getAll } from "./client.ts";
 import { readKindAndName, resourcePath, STORED_KINDS, type StoredKind } from "./kinds.ts";
 import { printListing, watch } from "./list.ts";
+import { storedMtls } from "./mtls.ts";
 import type { Session, Typed } from "./session.ts";
 import { age, type Column } from "./table.ts";
 import type { Terminal } from "./terminal.ts";
@@ -20,10 +22,12 @@ export async function get(
   const format = typedFormat(typed, LIST_FORMATS);
   const client = await session.client();
   const asked = args[0] === undefined ? undefined : readKindAndName("get", args[0], args[1]);
+  const services = asked === undefined || asked.kind === "Service";
   const show = async (terminal: Terminal) => {
+    const mtls = services && format === "wide" ? await storedMtls(client) : undefined;
     if (asked?.name !== undefined) {
       const path = resourcePath(asked.kind, session.namespace, asked.name);
-      printOne(terminal, await client.get<ResourceAnswer>(path), format);
+      printOne(terminal, await client.get<ResourceAnswer>(path), format, mtls);
     } else {
       const kinds = asked === undefined ? STORED_KINDS : [asked.kind];
       const found = await list(
@@ -32,7 +36,7 @@ export async function get(
         session.namespace,
         typedToggle(typed, "allNamespaces"),
       );
-      printMany(terminal, found, format);
+      printMany(terminal, found, format, mtls);
     }
   };
   if (typedToggle(typed, "watch")) await watch(session.terminal, show);
@@ -52,13 +56,24 @@ async function list(
   return (await Promise.all(lists)).flat();
 }
 
-function printOne(terminal: Terminal, found: ResourceAnswer, format: Format): void {
+function printOne(
+  terminal: Terminal,
+  found: ResourceAnswer,
+  format: Format,
+  mtls: PortMtlsOf | undefined,
+): void {
   if (format === "json") terminal.out(`${JSON.stringify(whole(found), null, 2)}\n`);
   else if (format === "yaml") terminal.out(toYaml(found.resource, found.status));
-  else printMany(terminal, [found], format);
+  else printMany(terminal, [found], format, mtls);
 }
 
-function printMany(terminal: Terminal, found: readonly ResourceAnswer[], format: Format): void {
+/** `mtls`: where it is to be shown. */
+function printMany(
+  terminal: Terminal,
+  found: readonly ResourceAnswer[],
+  format: Format,
+  mtls: PortMtlsOf | undefined,
+): void {
   if (format === "yaml") {
     terminal.out(found.map(({ resource, status }) => toYaml(resource, status)).join("---\n"));
     return;
@@ -66,7 +81,7 @@ function printMany(terminal: Terminal, found: readonly ResourceAnswer[], format:
   printListing(
     terminal,
     {
-      columns: columns(terminal.now(), found),
+      columns: columns(terminal.now(), found, mtls),
       rows: found,
       nameOf: ({ key }) => key,
       value: found.map(whole),
@@ -87,7 +102,11 @@ function faults({ status }: ResourceAnswer): string {
   return [...new Set(faultsOf(status).map(({ reason }) => reason))].join(",");
 }
 
-function columns(now: number, found: readonly ResourceAnswer[]): readonly Column<ResourceAnswer>[] {
+function columns(
+  now: number,
+  found: readonly ResourceAnswer[],
+  mtls: PortMtlsOf | undefined,
+): readonly Column<ResourceAnswer>[] {
   const wrong = found.some(({ status }) => status !== undefined);
   return [
     { title: "NAMESPACE", text: ({ resource }) => resource.metadata.namespace },
@@ -97,6 +116,9 @@ function columns(now: number, found: readonly ResourceAnswer[]): readonly Column
     ...(wrong ? [{ title: "WRONG", text: faults }] : []),
     { title: "REVISION", text: ({ revision }) => String(revision), align: "right" },
     { title: "AGE", text: ({ t }) => age(now - t), align: "right" },
+    ...(mtls === undefined
+      ? []
+      : [{ title: "MTLS", text: ({ resource }: ResourceAnswer) => modes(resource, mtls) }]),
     { title: "ORIGIN", text: ({ origin }) => origin, wide: true },
     {
       title: "LABELS",
@@ -110,6 +132,17 @@ function pairs(labels: Readonly<Record<string, string>>): string {
   return Object.entries(labels)
     .map(([key, value]) => `${key}=${value}`)
     .join(",");
+}
+
+/** `STRICT` where all ports of a service agree, otherwise `80/PERMISSIVE,81/STRICT`. */
+export function modes({ kind, metadata, spec }: Resource, mtls: PortMtlsOf): string {
+  if (kind !== "Service") return "";
+  const each = spec.ports.map(({ port }) => {
+    const { mode } = mtls(metadata.namespace, metadata.name, port);
+    return { port, mode };
+  });
+  if (new Set(each.map(({ mode }) => mode)).size === 1) return each[0]!.mode;
+  return each.map(({ port, mode }) => `${port}/${mode}`).join(",");
 }
 
 /** What a document says, in a few words. */

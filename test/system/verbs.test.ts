@@ -58,6 +58,25 @@ test("delete and rollback can be tried first", async () => {
   expect((await mesh.weft("get", "service/cart", "-o", "yaml")).stdout).toContain("8081");
 });
 
+test("which ports take plaintext is listed, and warned of", async () => {
+  await mesh.apply(`${CART}---
+apiVersion: weft.dev/v1
+kind: PeerAuth
+metadata: { name: old-callers }
+spec: { target: { service: cart, port: 8080 }, mtls: { mode: PERMISSIVE } }
+`);
+  const wide = (await mesh.weft("get", "services", "-o", "wide")).stdout;
+  expect(wide).toMatch(/MTLS[\s\S]*cart .*PERMISSIVE/);
+  expect((await mesh.weft("get", "pa")).stdout).toContain("PERMISSIVE for default/cart:8080");
+  const warned = await mesh.weft("check", "-o", "json");
+  expect(warned.stdout).toContain("default/cart:8080 by PeerAuth/default/old-callers");
+  expect(JSON.parse(warned.stdout).success).toBe(true);
+  expect((await mesh.weft("delete", "service/cart")).stderr).toContain("PeerAuth/default/old");
+  expect((await mesh.weft("delete", "peerauth", "old-callers")).code).toBe(0);
+  expect((await mesh.weft("check")).stdout).toContain("√ are reached by mutual TLS only");
+  expect((await mesh.weft("get", "services", "-o", "wide")).stdout).toMatch(/cart .*STRICT/);
+});
+
 test("a backup does not replace another unless told to", async () => {
   const file = join(mesh.folder, "mesh.backup");
   expect((await mesh.weft("backup", file)).code).toBe(0);
