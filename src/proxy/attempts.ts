@@ -94,6 +94,11 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     return this.#phase === "active" && this.#client !== undefined;
   }
 
+  /** Other requests wait for a connection such as this one holds. */
+  get crowded(): boolean {
+    return this.#to?.destination?.crowded === true;
+  }
+
   /** The endpoint takes no more body bytes for now. */
   get blocked(): boolean {
     return this.#blocked;

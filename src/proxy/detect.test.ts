@@ -209,11 +209,11 @@ describe("HTTP", () => {
     const reached = reach([echo()]);
     const { socket, heard } = talk(reached.port, "");
     socket.setNoDelay(true);
-    for (const byte of "POST /a/b HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\nhi") {
+    const head = "POST /a/b HTTP/1.1\r\nHost: app\r\nConnection: close\r\nContent-Length: 2\r\n";
+    for (const byte of `${head}\r\nhi`) {
       socket.write(byte);
       await Bun.sleep(2);
     }
-    socket.end();
     expect((await heard).text).toEndWith("POST hi");
     expect(verdicts(reached)).toEqual({ http: 1 });
     expect(requests(reached)).toBe(1);

@@ -3,18 +3,18 @@
  * as long as the connection and is used again for every request, so that the steady path creates
  * nothing but the head it sends on. What happens towards the endpoint is in `Attempts`.
  *
- *   idle ──head──▶ deciding ──forward──▶ forwarding ──end of the answer──▶ idle
+ *                            ┌─────▶ gathering ──body is here──┐
+ *   idle ──head──▶ deciding ─┴─────────forward──▶ forwarding ◀─┘ ──end of the answer──▶ idle
  *                     └──answer──▶ idle    │    └──101──▶ tunnel
  *                                          └──given up──▶ idle; any ──close──▶ closed
  */
 import { REASONS, type Reason } from "../error.ts";
 import { RequestDecoder } from "../http/h1/decode.ts";
 import type { H1Error } from "../http/h1/malformed.ts";
-import { retarget } from "../http/h1/request-head.ts";
+import { retarget, withHost } from "../http/h1/request-head.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
-import type { CompiledEdit } from "../route/headers.ts";
 import type { HttpClient } from "../upstream/http-client.ts";
 import { Attempts, type Sender } from "./attempts.ts";
 import type { Forward } from "./forward.ts";
@@ -26,11 +26,11 @@ import { Standstill } from "./standstill.ts";
 import type { Ticking } from "./state.ts";
 import { Tally } from "./tally.ts";
 
-type Phase = "idle" | "deciding" | "forwarding" | "tunnel" | "closed";
+type Phase = "idle" | "deciding" | "gathering" | "forwarding" | "tunnel" | "closed";
 
 /**
  * Received and not yet sent on: beyond this the caller is paused. Also what it may leave unread of
- * its answers before its next request is looked at.
+ * its answers before its next request is looked at, and the body that is waited for to its end.
  */
 const HOLD_BYTES_MAX = 64 * 1024;
 /** From the first byte of a head to its last, seconds. */
@@ -130,7 +130,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   }
 
   close(): void {
-    const under = this.#phase === "deciding" || this.#phase === "forwarding";
+    const phase = this.#phase;
+    const under = phase === "deciding" || phase === "gathering" || phase === "forwarding";
     this.#phase = "closed";
     this.#side.state.open.delete(this);
     this.#clearTimer();
@@ -162,10 +163,14 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     }
     const down = this.downstream.queuedBytes;
     const up = this.#attempts.queuedBytes;
-    const owed = down > 0 || up > 0 || (this.#attempts.active && !this.#requestEnded);
+    const gathering = this.#phase === "gathering";
+    const owed = gathering || (this.#attempts.active && !this.#requestEnded);
     const talk = this.#answerHead !== undefined && down === 0 && up === 0;
-    const passed = this.#tally.received + this.#tally.sent;
-    if (!this.#still.tooLong(passed, down + up, owed, talk)) return;
+    // It is the caller who lets others wait, not an application that takes its time.
+    const hurry = !talk && (down > 0 || (owed && up === 0)) && (gathering || this.#crowded);
+    const gathered = gathering ? this.decoder.buffered : 0;
+    const passed = this.#tally.received + this.#tally.sent + gathered;
+    if (!this.#still.tooLong(passed, down + up, owed || down + up > 0, talk, hurry)) return;
     if (this.#phase === "idle" || this.#phase === "closed") {
       this.downstream.destroy();
       return;
@@ -176,6 +181,12 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     if (this.#answerHead !== undefined) this.#abort("timeout", this.#answerHead.status);
     else if (up > 0) this.answer("timeout", message);
     else this.answer("bad_request", message, 408);
+  }
+
+  /** Others wait for what this request holds. */
+  get #crowded(): boolean {
+    const { state, direction } = this.#side;
+    return this.#attempts.crowded || state.rooms[direction].crowded;
   }
 
   shut(force: boolean): void {
@@ -211,6 +222,10 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   /** False: nothing more to read for now. */
   #step(): boolean {
     if (this.#attempts.active) return this.#sendBody();
+    if (this.#phase === "gathering" && !this.#gathers()) {
+      this.#begun();
+      return true;
+    }
     if (this.#phase !== "idle") return false;
     // Whoever does not read its answers gets no more of them.
     if (this.downstream.queuedBytes > HOLD_BYTES_MAX) return false;
@@ -247,6 +262,11 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#head = retarget(this.head, target);
   }
 
+  /** Goes on as if the request, of HTTP/1.0 and without Host, had named `authority`. */
+  address(authority: string): void {
+    this.#head = withHost(this.head, authority);
+  }
+
   countPath(outcome: "changed" | "refused" | "reported"): void {
     const { state, direction, workload } = this.#side;
     state.golden.pathNormalizations.slot(direction, workload, outcome).value++;
@@ -262,8 +282,20 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       const over = () => this.#timedOut(timeoutMs);
       this.#requestTimer = setTimeout(() => guarded("timer", this.downstream, over), timeoutMs);
     }
+    if (this.#gathers()) this.#phase = "gathering";
+    else this.#begun();
+  }
+
+  /** A small body comes first: one that drips in would hold a connection that others need. */
+  #gathers(): boolean {
+    const { contentLength, expectContinue, upgrade } = this.head;
+    const small = contentLength <= HOLD_BYTES_MAX && !expectContinue && upgrade === undefined;
+    return small && this.decoder.buffered < contentLength;
+  }
+
+  #begun(): void {
     this.#phase = "forwarding";
-    this.#attempts.begin(to);
+    this.#attempts.begin(this.#to!);
   }
 
   onBlocked(): void {
@@ -382,7 +414,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   // ---- failures --------------------------------------------------------------------------------
 
   #timedOut(timeoutMs: number): void {
-    if (this.#phase !== "forwarding") return;
+    if (this.#phase !== "forwarding" && this.#phase !== "gathering") return;
     this.#attempts.drop();
     if (this.#answerHead === undefined) this.answer("timeout", `no answer within ${timeoutMs} ms`);
     else this.#abort("timeout", REASONS.timeout.status);
@@ -404,9 +436,9 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#answerSelf(status, fields, `${reason}: ${message}\n`, reason);
   }
 
-  /** Answers with a redirect. */
-  redirect(status: number, location: string, edit: CompiledEdit | undefined): void {
-    this.#answerSelf(status, `location: ${location}\r\n${edit?.lines ?? ""}`, "", "");
+  /** Answers without a body and without fault. `fields` are lines with their CRLF. */
+  reply(status: number, fields: string): void {
+    this.#answerSelf(status, fields, "", "");
   }
 
   /** Goes on reading: a decision came later than the request, or the endpoint takes more. */
@@ -416,7 +448,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
 
   #answerSelf(status: number, fields: string, body: string, reason: string): void {
     this.#discardRest();
-    if (this.#side.state.draining) this.#closeAfter = true;
+    // What keeps a connection of HTTP/1.0 is said in answers that are passed on only.
+    if (this.#side.state.draining || this.#head?.minor === 0) this.#closeAfter = true;
     const how = { close: this.#closeAfter, headOnly: this.#head?.method === "HEAD" };
     this.downstream.write(ownAnswer(status, fields, body, how));
     this.#attempts.leave();

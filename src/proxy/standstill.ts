@@ -5,6 +5,8 @@
 
 /** How long a peer that owes bytes, or leaves bytes unread, may take to move some, seconds. */
 const STALLED_SECONDS = 300;
+/** The same for a caller that others wait for. */
+const HURRY_SECONDS = 10;
 /** How many: less is a drip, which holds as much as a standstill does. */
 const MOVED_MIN = 512;
 
@@ -24,10 +26,10 @@ export class Standstill {
   /**
    * One more second: `passed` bytes have passed so far, `queued` are waiting. Only while a peer
    * owes bytes or leaves them unread does it count: how long an answer may take is the policy's
-   * business. In a `talk`, where each side may wait for the other, a single byte is enough. True:
-   * it has been too long.
+   * business. In a `talk`, where each side may wait for the other, a single byte is enough. `hurry`:
+   * others wait for this caller. True: it has been too long.
    */
-  tooLong(passed: number, queued: number, owed: boolean, talk: boolean): boolean {
+  tooLong(passed: number, queued: number, owed: boolean, talk: boolean, hurry: boolean): boolean {
     // Halves, so that bytes which only went into a queue have moved, too.
     const moved = passed - queued / 2;
     const by = Math.abs(moved - this.#moved);
@@ -36,6 +38,6 @@ export class Standstill {
       this.#seconds = 0;
       return false;
     }
-    return this.second() >= STALLED_SECONDS;
+    return this.second() >= (hurry ? HURRY_SECONDS : STALLED_SECONDS);
   }
 }

@@ -113,6 +113,11 @@ export class Destination {
     }
   }
 
+  /** Somebody waits. */
+  get crowded(): boolean {
+    return this.#waiting.length > 0;
+  }
+
   /** "go": a slot is taken. "wait": `onTurn` comes later. "full": neither is possible. */
   enter(waiter: Waiter): "go" | "wait" | "full" {
     const { maxConnections, maxPending } = this.target.policy;
