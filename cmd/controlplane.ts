@@ -67,9 +67,11 @@ export async function runControlplane(options: ControlplaneOptions): Promise<num
     }
   });
   const [held] = await Promise.all([openFolder(options, opened), checkRuntime()]);
-  const door = await ApiDoor.open({ options, authority: held.authority, log, now }, opened);
+  const metrics = new Metrics();
+  const { authority } = held;
+  const door = await ApiDoor.open({ options, authority, log, metrics, now }, opened);
   const link = await openBusLink({ options, held, door, log, now }, opened);
-  await serve(options, held, door, link, log, opened);
+  await serve(options, held, door, link, { log, metrics }, opened);
   const signal = await ending;
   log.info("stopping", { signal });
   return EXIT.ok;
@@ -100,7 +102,7 @@ async function serve(
   held: Held,
   door: ApiDoor,
   link: BusLink,
-  log: Logger,
+  { log, metrics }: { readonly log: Logger; readonly metrics: Metrics },
   opened: AsyncDisposableStack,
 ): Promise<void> {
   const { store, authority, nats, configKey } = held;
@@ -141,7 +143,6 @@ async function serve(
   });
   const { rootHashes, bundle, trustDomain } = authority;
   ensureAdminToken({ store, dataFolder: options.data, url, rootHashes, now });
-  const metrics = new Metrics();
   const turnedAway = () => door.turnedAway;
   const busStatus = () => link.bus.status.value;
   observe(metrics, { store, publisher, registry, distribution, busStatus, turnedAway, now });

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { type AdminFacts, createAdmin, createAdminSocket } from "../src/admin/admin.ts";
 import { EXIT } from "../src/error.ts";
 import { Admission } from "../src/net/admission.ts";
+import type { Connection } from "../src/net/connection.ts";
 import { type Listener, listen } from "../src/net/listen.ts";
 import { checkRuntime } from "../src/net/self-test.ts";
 import { DataPlane } from "../src/proxy/data-plane.ts";
@@ -21,7 +22,7 @@ import { pendingMax } from "./memory.ts";
 import type { ProxyOptions, WorkloadSpec } from "./options.ts";
 import { takeFolder, writeRunFile } from "./proxy/folder.ts";
 import { Member } from "./proxy/member.ts";
-import { observeMembers } from "./proxy/observe.ts";
+import { countRefused, observeMembers } from "./proxy/observe.ts";
 import { bindExactly, bindNext } from "./proxy/ports.ts";
 
 const OUTBOUND = 1;
@@ -226,8 +227,10 @@ class ProxyProcess {
     const { metricsBind, portBase } = this.#options;
     const app = createAdmin(this.#facts());
     const admission = new Admission(METRICS_CALLERS_MAX);
+    const refused = countRefused(this.#metrics, admission);
+    const accept = (c: Connection) => serveApp(c, app, { refused });
     this.#admin = bindNext("the metrics port", metricsBind, portBase + ADMIN, (port) =>
-      listen({ host: metricsBind, port, admission, accept: (c) => serveApp(c, app) }),
+      listen({ host: metricsBind, port, admission, accept }),
     );
     this.#ownPorts.add(this.#admin.port);
     const anywhere = metricsBind === "0.0.0.0" || metricsBind === "::";

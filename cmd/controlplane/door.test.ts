@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
 import { openAuthority } from "../../src/identity/ca.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
+import { Metrics } from "../../src/telemetry/metrics.ts";
 import type { ControlplaneOptions } from "../options.ts";
 import { ApiDoor } from "./door.ts";
 
@@ -41,10 +42,11 @@ test("the API's certificate renews itself, and connections made before live on",
     ...{ restored: false, svidTtlMs: 2_000, drainMs: 0, log: "json", logLevel: "error" },
     version: "test",
   };
+  const metrics = new Metrics();
   const log = createLogger({ format: "json", level: "error", now: Date.now, write: () => {} });
   await using opened = new AsyncDisposableStack();
   opened.defer(() => rmSync(folder, { recursive: true, force: true }));
-  const door = await ApiDoor.open({ options, authority, log, now: Date.now }, opened);
+  const door = await ApiDoor.open({ options, authority, log, metrics, now: Date.now }, opened);
   const told: string[] = [];
   door.renewed((svid) => told.push(svid.chainPem));
   const ca = authority.bundle.join("");

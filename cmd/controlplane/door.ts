@@ -12,6 +12,7 @@ import { type Listener, listenTls } from "../../src/net/listen.ts";
 import { type TlsContext, tlsContext } from "../../src/net/tls.ts";
 import { type ServedApp, serveApp } from "../../src/serve/serve.ts";
 import type { Logger } from "../../src/telemetry/log.ts";
+import type { Metrics } from "../../src/telemetry/metrics.ts";
 import { apiCallersMax, tellTurnedAway } from "../descriptors.ts";
 import type { ControlplaneOptions } from "../options.ts";
 import { namesOf } from "./addresses.ts";
@@ -20,6 +21,7 @@ export interface DoorParts {
   readonly options: ControlplaneOptions;
   readonly authority: Authority;
   readonly log: Logger;
+  readonly metrics: Metrics;
   readonly now: () => number;
 }
 
@@ -107,8 +109,18 @@ export class ApiDoor {
   }
 
   #listen(): void {
-    const { options, log, now } = this.#parts;
+    const { options, log, metrics, now } = this.#parts;
     const port = options.portBase + 10;
+    const handshakes = metrics.counters(
+      "weft_controlplane_handshakes_refused_total",
+      "Callers of the API turned away before their TLS handshake was complete.",
+      ["reason"],
+    );
+    const requests = metrics.counters(
+      "weft_controlplane_requests_refused_total",
+      "Requests to the API refused before it heard of them, and answers that nobody read.",
+      ["code"],
+    );
     try {
       this.#listener = listenTls({
         host: options.bind,
@@ -125,9 +137,15 @@ export class ApiDoor {
               now,
               draining: () => this.#draining,
               failed: (error) => log.error("a request failed", { error }),
+              refused: (code) => {
+                requests.slot(code).value++;
+              },
             },
           ),
-        refused: (why) => log.debug("a connection was refused", { why }),
+        refused: (why) => {
+          handshakes.slot(why).value++;
+          log.debug("a connection was refused", { why });
+        },
       });
     } catch (cause) {
       throw portFailure(options.bind, port, cause);

@@ -1,4 +1,5 @@
 /** Numbers of a proxy that are not about traffic: configuration, certificates, registration. */
+import type { Admission } from "../../src/net/admission.ts";
 import { labelText, type Metrics, type Sample } from "../../src/telemetry/metrics.ts";
 import type { Member } from "./member.ts";
 
@@ -67,4 +68,22 @@ export function observeMembers(
     "gauge",
     each((member) => (member.agent.linked ? 1 : 0)),
   );
+}
+
+/** Counts whom the metrics port turns away. Returns what hears the codes of refused requests. */
+export function countRefused(metrics: Metrics, admission: Admission): (code: string) => void {
+  metrics.observe(
+    "weft_metrics_connections_refused_total",
+    "Callers of the metrics port turned away because too many were there.",
+    "counter",
+    () => [{ suffix: "", labels: "", value: admission.refused }],
+  );
+  const requests = metrics.counters(
+    "weft_metrics_requests_refused_total",
+    "Requests to the metrics port refused unanswered, and answers that nobody read.",
+    ["code"],
+  );
+  return (code) => {
+    requests.slot(code).value++;
+  };
 }

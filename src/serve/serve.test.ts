@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { connect } from "node:net";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import { REFUSED } from "../http/h1/request.cases.ts";
@@ -283,6 +284,49 @@ describe("raw clients", () => {
     expect(await raw(port)).toBe("");
     const kept = await raw(port, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     expect(kept).toEndWith("hello 127.0.0.1");
+  });
+
+  test("slowloris: a body that drips is given up, one that pauses and one that trickles are not", async () => {
+    const refused: string[] = [];
+    const limits = { tickMs: 5 };
+    const port = serve(echo(), { limits, refused: (code) => void refused.push(code) });
+    const head = (bytes: number) =>
+      `POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: ${bytes}\r\n\r\n`;
+    const drip = Array.from({ length: 60 }, () => "x");
+    expect(await raw(port, head(100), ...drip)).toStartWith("HTTP/1.1 408 ");
+    expect(refused).toEqual(["request_timeout"]);
+    const trickle = Array.from({ length: 60 }, () => "x".repeat(1024));
+    expect(await raw(port, head(60 * 1024), ...trickle)).toStartWith("HTTP/1.1 200 ");
+    const pause = Array.from({ length: 10 }, () => "");
+    expect(await raw(port, head(2), "x", ...pause, "x")).toStartWith("HTTP/1.1 200 ");
+  });
+
+  test("whatever is refused is told by its code", async () => {
+    const refused: string[] = [];
+    const port = serve(echo(), { refused: (code) => void refused.push(code) });
+    const post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n";
+    const fields = Array.from({ length: 101 }, (_, i) => `x${i}: y\r\n`).join("");
+    await raw(port, "GET / HTTP/1.1\r\n\r\n");
+    await raw(port, `GET / HTTP/1.1\r\nHost: a\r\n${fields}\r\n`);
+    await raw(port, post);
+    await raw(port, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n");
+    const codes = ["bad_request", "headers_too_large", "body_too_large", "method_not_supported"];
+    expect(refused).toEqual(codes);
+  });
+
+  test("slow read: a client that takes nothing is given up", async () => {
+    const refused: string[] = [];
+    const app = echo();
+    app.get("/big", (c) => c.body(Buffer.alloc(64 * 1024 * 1024)));
+    const limits = { idleTimeoutMs: 100 };
+    const port = serve(app, { limits, refused: (code) => void refused.push(code) });
+    const socket = connect(port, "127.0.0.1").on("error", () => {});
+    socket.write("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    socket.once("data", () => socket.pause());
+    const end = performance.now() + 3000;
+    while (refused.length === 0 && performance.now() < end) await Bun.sleep(10);
+    expect(refused).toEqual(["unread_answer"]);
+    socket.destroy();
   });
 });
 

@@ -31,6 +31,8 @@ export interface ServeOptions {
   readonly draining?: () => boolean;
   /** Hears what the application threw; the client sees only a 500. */
   readonly failed?: (cause: unknown, head: RequestHead) => void;
+  /** Hears the code of whatever was refused without asking the application. */
+  readonly refused?: (code: string) => void;
 }
 
 /** Serves `app` on one connection; the result is that connection's handler. */
@@ -39,8 +41,17 @@ export function serveApp(c: Connection, app: ServedApp, o: ServeOptions = {}): C
 }
 
 const FIX_SYNTAX = "send a well-formed HTTP/1.1 request";
-const FIX_HEADERS = "send fewer and shorter headers";
+const FIX_HEADERS = "send a shorter target, or fewer and shorter headers";
 const FIX_METHOD = "use a method and a path that the server describes";
+
+type Timing = "head" | "idle" | "body" | "write";
+
+const WAIT_OF = {
+  head: "headTimeoutMs",
+  idle: "idleTimeoutMs",
+  body: "tickMs",
+  write: "idleTimeoutMs",
+} as const;
 
 /** One request and its answer. */
 interface Exchange {
@@ -49,6 +60,9 @@ interface Exchange {
   /** Undefined: no body, or one that the application does not get to see. */
   readonly body: RequestBody | undefined;
   received: number;
+  /** Bytes of the body at the last tick, and by how many seconds it is too slow. */
+  seen: number;
+  behind: number;
   /** The request has been read to its end. */
   read: boolean;
   /** Somebody has begun to answer. */
@@ -68,7 +82,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
   #reader: BodyReader | undefined;
   #endless = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #timing: "head" | "idle" | "body" | "write" | undefined;
+  #timing: Timing | undefined;
   #resumeWrite: (() => void) | undefined;
   /** When the wait for a slow client began. */
   #unsent = 0;
@@ -146,7 +160,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
           break;
         case "error": {
           const { status, reason, message } = this.#decoder.error;
-          const fix = status === 431 ? FIX_HEADERS : FIX_SYNTAX;
+          const fix = reason === "headers_too_large" ? FIX_HEADERS : FIX_SYNTAX;
           this.#refuse(status, reason, message, fix);
           return;
         }
@@ -172,8 +186,9 @@ class ServedConnection implements ConnectionHandler, Outlet {
     }
     this.#c.resume();
     const exchange = this.#exchange;
-    if (exchange !== undefined) this.#time("body");
-    else if (this.#decoder.buffered > 0 && this.#timing !== "head") this.#time("head");
+    if (exchange !== undefined) {
+      if (this.#timing !== "body") this.#time("body");
+    } else if (this.#decoder.buffered > 0 && this.#timing !== "head") this.#time("head");
   }
 
   #open(head: RequestHead): void {
@@ -235,7 +250,6 @@ class ServedConnection implements ConnectionHandler, Outlet {
       this.#tooLarge();
       return;
     }
-    this.#time(undefined);
     exchange.body?.push(bytes);
   }
 
@@ -254,6 +268,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
 
   /** Answers in the application's stead and closes: what follows on this connection is unknown. */
   #refuse(status: number, code: string, detail: string, fix: string): void {
+    this.#options.refused?.(code);
     const exchange = this.#exchange;
     const begun = exchange?.answered ?? false;
     if (exchange !== undefined) exchange.answered = true;
@@ -334,28 +349,39 @@ class ServedConnection implements ConnectionHandler, Outlet {
     resume();
   }
 
-  #time(timing: "head" | "idle" | "body" | "write" | undefined): void {
+  #time(timing: Timing | undefined): void {
     clearTimeout(this.#timer);
     this.#timing = timing;
     if (timing === undefined) return;
     if (timing === "write") this.#unsent = this.#c.queuedBytes;
-    const { headTimeoutMs, idleTimeoutMs } = this.#limits;
-    const delayMs = timing === "head" ? headTimeoutMs : idleTimeoutMs;
-    this.#timer = setTimeout(() => this.#expired(timing), delayMs);
+    this.#timer = setTimeout(() => this.#expired(timing), this.#limits[WAIT_OF[timing]]);
   }
 
-  #expired(timing: "head" | "idle" | "body" | "write"): void {
+  #expired(timing: Timing): void {
     if (timing === "write") {
       // Slow is not still: only a client that took nothing is given up.
-      if (this.#c.queuedBytes >= this.#unsent) this.#c.destroy();
-      else this.#time("write");
+      if (this.#c.queuedBytes >= this.#unsent) {
+        this.#options.refused?.("unread_answer");
+        this.#c.destroy();
+      } else this.#time("write");
     } else if (timing === "idle" || (timing === "head" && this.#decoder.buffered === 0)) {
       this.#leave();
       this.#c.close();
-    } else {
+    } else if (timing === "head" || this.#tooSlow()) {
       const why = "the request did not arrive in time";
       this.#refuse(408, "request_timeout", why, "send it without pauses");
-    }
+    } else this.#time("body");
+  }
+
+  /** One more second of a body; those in which the application wanted none of it do not count. */
+  #tooSlow(): boolean {
+    const exchange = this.#exchange;
+    if (exchange === undefined || !this.#hungry()) return false;
+    const { bodyBytesPerSecondMin, bodyBehindSecondsMax } = this.#limits;
+    const moved = (exchange.received - exchange.seen) / bodyBytesPerSecondMin;
+    exchange.seen = exchange.received;
+    exchange.behind = Math.max(0, exchange.behind + 1 - moved);
+    return exchange.behind >= bodyBehindSecondsMax;
   }
 }
 
@@ -368,7 +394,7 @@ function exchangeOf(head: RequestHead, body: RequestBody | undefined): Exchange 
     head,
     abort: new AbortController(),
     body,
-    received: 0,
+    ...{ received: 0, seen: 0, behind: 0 },
     read: false,
     answered: false,
     continues: head.expectContinue && body !== undefined,
