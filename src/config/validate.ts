@@ -89,13 +89,12 @@ export function findingsOf(set: readonly Resource[], options: ValidateOptions): 
     } else if (resource.kind === "Workload") {
       checkWorkload(resource, services, report, options.trustDomain);
     } else if (resource.kind === "TrafficPolicy") {
-      const service = checkTarget(resource, resource.spec.target, services, report);
+      const service = checkTarget(resource, services, report);
       checkOutsideTls(resource, service, report);
       checkProxyProtocol(resource, service, report);
       checkTwice(resource, "put both into one TrafficPolicy", targets, report);
     } else if (resource.kind === "PeerAuth") {
-      const { target } = resource.spec;
-      if (target !== undefined) checkTarget(resource, target, services, report);
+      checkTarget(resource, services, report);
       checkTwice(resource, "keep one of the two", targets, report);
     }
   }
@@ -200,14 +199,14 @@ function checkWorkload(
   }
 }
 
-/** The service that a document is about, where there is one. */
+/** The service that a document is about; undefined where it names none, or one that is not there. */
 function checkTarget(
-  resource: Of<"TrafficPolicy" | "PeerAuth">,
-  { service: name, port }: Of<"TrafficPolicy">["spec"]["target"],
+  { metadata: { namespace }, spec: { target } }: Of<"TrafficPolicy" | "PeerAuth">,
   services: ReadonlyMap<string, ServiceResource>,
   report: Report,
 ): ServiceResource | undefined {
-  const { namespace } = resource.metadata;
+  if (target === undefined) return undefined;
+  const { service: name, port } = target;
   const service = services.get(`${namespace}/${name}`);
   const path = ["spec", "target"];
   if (service === undefined) noService([...path, "service"], name, namespace, services, report);
