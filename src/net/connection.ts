@@ -6,6 +6,7 @@
 import { countCallbackError } from "./boundary.ts";
 import type { BunHandlers, BunSocket } from "./bun-socket.ts";
 import type { Ends } from "./proxy-protocol.ts";
+import type { Source } from "./shares.ts";
 
 /**
  * Callbacks of a connection. `close` comes last and exactly once; it comes without `end` when our
@@ -82,6 +83,8 @@ export class Connection {
   handler: ConnectionHandler = IGNORE;
   /** Only for this folder: called once, when its descriptor is free again. */
   onFreed: (() => void) | undefined;
+  /** Whose place it takes at our door; undefined: it did not come by one. */
+  source: Source | undefined;
   /** Between whom it was before a relay that is believed passed it on; undefined = no such relay. */
   announced: Ends | undefined;
   #socket: BunSocket<Connection> = UNATTACHED;

@@ -2,7 +2,17 @@ import { afterAll, expect, test } from "bun:test";
 import { callbackErrors } from "../net/boundary.ts";
 import { Attempts } from "./attempts.ts";
 import { Exchange } from "./exchange.ts";
-import { caller, eventually, newPlane, serve, stopAll, targetOf } from "./servers.fixture.ts";
+import {
+  caller,
+  eventually,
+  newPlane,
+  plainApp,
+  rawServer,
+  serve,
+  stopAll,
+  talk,
+  targetOf,
+} from "./servers.fixture.ts";
 
 afterAll(stopAll);
 
@@ -86,3 +96,19 @@ test.each(places)(
   },
   15_000,
 );
+
+test("an answer that lasts until its end is not whole when an exception has ended it", async () => {
+  const app = rawServer({
+    async data(socket) {
+      socket.write("HTTP/1.1 200 OK\r\n\r\none");
+      await Bun.sleep(50);
+      socket.write("two");
+    },
+  });
+  const web = caller(newPlane(), [plainApp([app.port])]);
+  const undo = sabotage(Exchange.prototype, "onAnswer", 2);
+  const { text, error } = await talk(web.outbound, "GET / HTTP/1.1\r\nHost: app\r\n\r\n").heard;
+  undo();
+  expect(text).toContain("\r\n3\r\none\r\n");
+  expect([text.includes("\r\n0\r\n"), error]).toEqual([false, "ECONNRESET"]);
+});

@@ -147,7 +147,7 @@ class Detection implements ConnectionHandler, Hold {
         c.handler.end(c);
       },
       drain() {},
-      close: () => this.#lost(trial),
+      close: () => guarded("detect", this.#caller, () => this.#lost(trial)),
     };
   }
 

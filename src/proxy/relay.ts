@@ -2,6 +2,7 @@
  * Bytes between two connections, both ways: a slow reader pauses its peer, a half close travels
  * on, a reset resets the other side.
  */
+import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { Slot } from "../telemetry/metrics.ts";
 
@@ -125,6 +126,13 @@ class Direction implements ConnectionHandler {
   }
 
   close(from: Connection, error: Error | undefined): void {
+    this.#state.open--;
+    guarded("relay", this.#to, () => this.#pass(from, error));
+    if (this.#state.open === 0) this.#state.done(this.#state.error);
+  }
+
+  /** Passes on how one side closed. */
+  #pass(from: Connection, error: Error | undefined): void {
     let orderly = error === undefined && !from.destroyed;
     const trial = this.#fromServer && !this.#to.closed ? this.#state.trial : undefined;
     if (error !== undefined && trial !== undefined) {
@@ -132,7 +140,6 @@ class Direction implements ConnectionHandler {
       if (verdict === "again") return;
       orderly = verdict === "close";
     }
-    this.#state.open--;
     this.#state.error ??= error;
     if (!orderly) this.#to.destroy();
     else {
@@ -140,6 +147,5 @@ class Direction implements ConnectionHandler {
       // Nobody will drain any more: what it still sends must be seen, and be refused.
       this.#to.resume();
     }
-    if (this.#state.open === 0) this.#state.done(this.#state.error);
   }
 }

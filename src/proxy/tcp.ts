@@ -57,17 +57,15 @@ export function tunnelToApp(
     tunnel.failSoon("overflow", FLOODED);
     return tunnel;
   }
-  const preface = header && writeProxyHeader(header, caller.ends);
-  endpoint.dial(
-    "",
-    connectTimeoutMs,
-    (server) => tunnel.join(server, endpoint, new AppTrial()),
-    (error) => {
-      const reason = error instanceof MeshError ? error.reason : "app_unreachable";
-      tunnel.guarded(() => tunnel.fail(reason, error.message));
-    },
-    preface,
-  );
+  const opened = (server: Connection) => tunnel.join(server, endpoint, new AppTrial());
+  const failed = (error: Error) => {
+    const reason = error instanceof MeshError ? error.reason : "app_unreachable";
+    tunnel.guarded(() => tunnel.fail(reason, error.message));
+  };
+  tunnel.guarded(() => {
+    const preface = header && writeProxyHeader(header, caller.ends);
+    endpoint.dial("", connectTimeoutMs, opened, failed, preface);
+  });
   return tunnel;
 }
 
@@ -104,7 +102,7 @@ export function tunnelToService(
   } else if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp("none");
     tunnel.failSoon("overflow", "too many connections to this service");
-  } else new ServiceTrial(tunnel, destination, options).attempt();
+  } else tunnel.guarded(() => new ServiceTrial(tunnel, destination, options).attempt());
   return tunnel;
 }
 
@@ -217,8 +215,8 @@ class Tunnel implements OpeningTunnel, Ticking {
     this.#caller = caller;
     this.meter = meter;
     this.#options = options;
-    options.state.open.add(this);
     if (!this.#holding) caller.pause();
+    options.state.open.add(this);
   }
 
   get ends(): Ends {
@@ -285,7 +283,13 @@ class Tunnel implements OpeningTunnel, Ticking {
 
   /** An exception costs this tunnel. */
   guarded(run: () => void): void {
-    guarded("tunnel", this.#caller, run);
+    guarded("tunnel", this, run);
+  }
+
+  destroy(): void {
+    this.#relay?.destroy();
+    this.#caller.destroy();
+    this.#finish("");
   }
 
   failSoon(reason: Reason, message: string): void {
@@ -366,7 +370,6 @@ class Tunnel implements OpeningTunnel, Ticking {
       if (this.#holding) this.#caller.close();
       return;
     }
-    this.#relay?.destroy();
-    this.#caller.destroy();
+    this.destroy();
   }
 }

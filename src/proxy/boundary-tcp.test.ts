@@ -1,0 +1,106 @@
+import { afterAll, expect, test } from "bun:test";
+import { FirstBytes } from "../http/h1/first-bytes.ts";
+import { Connection } from "../net/connection.ts";
+import type { Room } from "../net/room.ts";
+import type { Source } from "../net/shares.ts";
+import { Destination } from "../upstream/destination.ts";
+import { Endpoint } from "../upstream/endpoint.ts";
+import { Allowance } from "./allowance.ts";
+import { ReplayBuffer } from "./retry.ts";
+import {
+  caller,
+  eventually,
+  newPlane,
+  rawServer,
+  stopAll,
+  talk,
+  targetOf,
+} from "./servers.fixture.ts";
+import { Verdicts } from "./verdicts.ts";
+
+afterAll(stopAll);
+
+/** Lets every `nth` call of `method` throw, before or after its work. Returns what undoes it. */
+function sabotage(of: object, method: string, nth: number): () => void {
+  const target = of as Record<string, (...args: unknown[]) => unknown>;
+  const original = target[method]!;
+  let calls = 0;
+  target[method] = function (this: unknown, ...args: unknown[]) {
+    const now = ++calls % nth === 0;
+    if (now && calls % (2 * nth) === 0) throw new Error(`sabotaged ${method}`);
+    const result = original.apply(this, args);
+    if (now) throw new Error(`sabotaged after ${method}`);
+    return result;
+  };
+  return () => {
+    target[method] = original;
+  };
+}
+
+/** How many more callers there is room for. */
+function free(room: Room): number {
+  const inside: Source[] = [];
+  for (let one = room.enter("a"); one !== undefined; one = room.enter("a")) inside.push(one);
+  for (const one of inside) room.leave(one);
+  return inside.length;
+}
+
+const places: readonly (readonly [method: string, of: object])[] = [
+  ["pick", Destination.prototype],
+  ["dial", Endpoint.prototype],
+  ["retry", Allowance.prototype],
+  ["settle", Allowance.prototype],
+  ["add", ReplayBuffer.prototype],
+  ["chunks", ReplayBuffer.prototype],
+  ["clear", ReplayBuffer.prototype],
+  ["push", FirstBytes.prototype],
+  ["get", Verdicts.prototype],
+  ["put", Verdicts.prototype],
+  ["write", Connection.prototype],
+  ["end", Connection.prototype],
+  ["pause", Connection.prototype],
+  ["resume", Connection.prototype],
+];
+
+test.each(places)(
+  "%s throwing costs single tunnels, and nothing of them is left",
+  async (method, of) => {
+    const near = newPlane({ descriptors: 1000 });
+    const far = newPlane({ descriptors: 1000 });
+    const app = rawServer({
+      open: (socket, i) => void (i % 3 === 0 ? socket.terminate() : socket.write("hi")),
+      data: (socket, text) => void socket.write(text),
+    });
+    far.workload("app", [{ servicePort: 80, host: "127.0.0.1", port: app.port }]);
+    const endpoints = [{}, { id: "2" }, { id: "3", meshPort: 1 }].map((more) =>
+      far.endpoint("app", more),
+    );
+    const web = caller(near, [{ service: "app", port: 80, detect: true, endpoints }]);
+    const to = { namespace: "default", service: "app" };
+    const port = near.plane.listenUpstream(web.local, to, "127.0.0.1", 0);
+    const room = web.local.state.rooms.outbound;
+    const before = free(room);
+    const one = async (i: number) => {
+      const { socket, heard } = talk(port, i % 4 === 0 ? "" : `${i}`.repeat(1 + (i % 50)));
+      setTimeout(() => socket.end(), 20 + (i % 30));
+      await heard;
+    };
+    const undo = sabotage(of, method, 5);
+    let settled = 0;
+    const calls = Array.from({ length: 60 }, (_, i) => one(i).then(() => settled++));
+    await Promise.race([Promise.all(calls), Bun.sleep(3000)]);
+    undo();
+    expect(settled).toBe(60);
+    const destination = web.local.upstreams.destination(targetOf(web, "app"));
+    const idle = () =>
+      near.plane.active + far.plane.active === 0 && app.open === 0 && free(room) === before;
+    await eventually(idle);
+    expect([near.plane.active, far.plane.active, app.open]).toEqual([0, 0, 0]);
+    expect(near.metrics.render()).not.toMatch(/weft_connections_active\{.*\} [1-9]/);
+    expect(free(room)).toBe(before);
+    const counts = [destination.active, destination.budget.active];
+    const endpointCounts = destination.endpoints().map(({ active }) => active);
+    expect([...counts, ...endpointCounts]).toEqual([0, 0, 0, 0, 0]);
+  },
+  15_000,
+);
