@@ -3,6 +3,7 @@ import { afterAll, expect, test } from "bun:test";
 import * as tls from "node:tls";
 import type { InPort } from "../snapshot/document.ts";
 import type { Snapshot } from "../snapshot/snapshot.ts";
+import { AccessLog } from "../telemetry/access-log.ts";
 import { snapshotOf, type TestPlane, type TestWorkload } from "./mesh.fixture.ts";
 import {
   eventually,
@@ -278,4 +279,20 @@ test("instances of one service on this host take turns", async () => {
   const seen = new Set<string>();
   for (let i = 0; i < 4; i++) seen.add(/\w+(?= GET)/.exec(await said(plane, get("cart")))![0]);
   expect([...seen].sort()).toEqual(["one", "two"]);
+});
+
+test("who is still there without a proxy stands in the access log", async () => {
+  const written: string[] = [];
+  const accessLog = new AccessLog((text) => written.push(...text.trim().split("\n")), Date.now);
+  const plane = newPlane({ accessLog });
+  workload(plane, "cart", { 80: { server: app("cart"), rule: OPEN } });
+  expect(await said(plane, get("cart"))).toContain("cart GET / ");
+  expect(await said(plane, get("[", ""))).toContain(" 400 ");
+  accessLog.stop();
+  const records = written.map((line) => JSON.parse(line));
+  expect(records.map(({ status, source }) => [status, source])).toEqual([
+    [200, ""],
+    [400, ""],
+  ]);
+  for (const { client } of records) expect(client).toMatch(/^127\.0\.0\.1:\d+$/);
 });

@@ -1,6 +1,7 @@
 /** What is recorded of a request when it is over: its metrics, and its line in the access log. */
 import type { RequestHead } from "../http/message.ts";
 import type { Connection } from "../net/connection.ts";
+import type { Ends } from "../net/proxy-protocol.ts";
 import type { AccessRecord } from "../telemetry/access-log.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import type { Attempts } from "./attempts.ts";
@@ -73,13 +74,19 @@ export class Tally {
       requestId: head?.requestId ?? "",
       trace: head?.traceparent ?? "",
       route: to?.rule?.name ?? "",
-      ...clientOf(this.#caller),
+      ...this.#client(),
     });
+  }
+
+  /** Whom no identity names: announced by a relay, or in plaintext at the mesh port. */
+  #client(): Pick<AccessRecord, "client"> {
+    const caller = this.#caller;
+    const plaintext = this.#side.direction === "inbound" && this.#side.source === "";
+    const source = caller.announced?.source ?? (plaintext ? caller.ends.source : undefined);
+    return source === undefined || source.address === "" ? {} : { client: addressOf(source) };
   }
 }
 
-function clientOf({ announced }: Connection): Pick<AccessRecord, "client"> {
-  if (announced === undefined) return {};
-  const { address, port } = announced.source;
-  return { client: address.includes(":") ? `[${address}]:${port}` : `${address}:${port}` };
+function addressOf({ address, port }: Ends["source"]): string {
+  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }

@@ -18,7 +18,10 @@ export interface AccessRecord {
   readonly requestId: string;
   readonly trace: string;
   readonly route: string;
-  /** `ADDRESS:PORT` of the caller's own caller, where a relay has announced it. */
+  /**
+   * `ADDRESS:PORT` of the caller's own caller, where a relay has announced it, and of a caller in
+   * plaintext at the mesh port.
+   */
   readonly client?: string;
 }
 
