@@ -10,13 +10,15 @@ import {
 } from "../http/h1/encode.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import type { CompiledEdit } from "../route/headers.ts";
-import { editPath, originForm } from "../route/target.ts";
+import { editPath, isBareAuthority, originForm } from "../route/target.ts";
 import type { CompiledBackend, CompiledRule } from "../snapshot/snapshot.ts";
 import { newIdLines, newRequestIdLine, newTraceparentLine } from "../telemetry/trace.ts";
 
 const SLASH = 0x2f;
 const KEEP_ALIVE_FIELD = "connection: keep-alive\r\n";
 const HOST = "host";
+const MAX_FORWARDS = "max-forwards";
+const NONE: readonly string[] = [];
 
 /** What routing decided about the request's head. */
 export interface RequestChange {
@@ -38,12 +40,21 @@ export function requestHeadFor(
   const { rule, backend, prefix } = change;
   const edit = backend?.requestHeaders;
   const hostname = rule?.hostname;
-  if (hostname !== undefined) add += `host: ${hostname}\r\n`;
+  let drops = NONE;
+  if (hostname !== undefined) {
+    add += `host: ${hostname}\r\n`;
+    drops = [HOST];
+  }
   // HTTP/1.0 may come without Host; HTTP/1.1 may not go without it.
   else if (head.minor === 0 && head.field(HOST) === undefined) add += `host: ${head.authority}\r\n`;
   const target = targetFor(head, rule, prefix);
   if (edit !== undefined) add += edit.lines;
-  const cuts = cutsFor(head, edit, hostname !== undefined);
+  const hops = hopsLeft(head);
+  if (hops !== undefined) {
+    add += `${MAX_FORWARDS}: ${hops - 1}\r\n`;
+    drops = [...drops, MAX_FORWARDS];
+  }
+  const cuts = cutsFor(head, edit, drops);
   return encodeRequestHead(head, target === undefined ? { add, cuts } : { add, cuts, target });
 }
 
@@ -62,18 +73,28 @@ function targetFor(
 ): string | undefined {
   if (rule?.path !== undefined) return editPath(head.target, rule.path, prefix);
   if (head.target.charCodeAt(0) === SLASH || head.target === "*") return undefined;
+  if (head.method === "OPTIONS" && isBareAuthority(head.target)) return "*";
   return originForm(head.target);
+}
+
+const HOPS_MAX = 255;
+
+/**
+ * What is left of `Max-Forwards`, which counts for OPTIONS and TRACE only (RFC 9110, 7.6.2).
+ * Undefined = as many as it takes.
+ */
+export function hopsLeft(head: RequestHead): number | undefined {
+  if (head.method !== "OPTIONS" && head.method !== "TRACE") return undefined;
+  const value = head.field(MAX_FORWARDS) ?? "";
+  return /^\d+$/.test(value) ? Math.min(Number(value), HOPS_MAX) : undefined;
 }
 
 function cutsFor(
   head: RequestHead | ResponseHead,
   edit: CompiledEdit | undefined,
-  host: boolean,
+  names: readonly string[],
 ): readonly number[] {
-  if (!host && (edit === undefined || edit.drops.length === 0)) return head.cuts;
-  const names = [...(edit?.drops ?? [])];
-  if (host) names.push(HOST);
-  return cutFields(head, names);
+  return cutFields(head, edit === undefined ? names : [...edit.drops, ...names]);
 }
 
 /** How the answer reaches this caller. */
@@ -96,7 +117,7 @@ export function responseHeadFor(
   if (framing.close) add += CLOSE_FIELD;
   else if (framing.minor === 0) add += KEEP_ALIVE_FIELD;
   if (edit !== undefined) add += edit.lines;
-  const cuts = cutsFor(head, edit, false);
+  const cuts = cutsFor(head, edit, NONE);
   // Most answers need no change at all.
   if (add === "" && cuts.length === 0 && head.minor === 1) return head.text;
   return encodeResponseHead(head, { add, cuts });

@@ -11,6 +11,7 @@ import { type Route, routeRequest, type UpstreamPort } from "../snapshot/snapsho
 import type { Destination } from "../upstream/destination.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
+import { hopsLeft } from "./heads.ts";
 import type { OutsideHosts } from "./outside.ts";
 import type { ProxyState } from "./state.ts";
 import { tunnelToService } from "./tcp.ts";
@@ -35,7 +36,10 @@ export function beginOutbound(exchange: Exchange, side: Outbound): void {
     exchange.answer("no_route", "this proxy has no configuration yet", 503);
     return;
   }
-  if (!normalize(exchange, view.snapshot.mesh.pathNormalization)) return;
+  if (endsHere(exchange) || !normalize(exchange, view.snapshot.mesh.pathNormalization)) return;
+  if (side.authority !== undefined && exchange.head.authority === "") {
+    exchange.address(side.authority);
+  }
   const { head } = exchange;
   const found = view.authorities.resolve(side.authority ?? head.authority);
   if (found.kind !== "service") {
@@ -95,6 +99,7 @@ export function beginInbound(
     exchange.answer("bad_request", "CONNECT ends at the caller's proxy", 501);
     return;
   }
+  if (endsHere(exchange)) return;
   if (exchange.downstream.tls === undefined) {
     if (normalize(exchange, level)) exchange.forward(app);
     return;
@@ -107,6 +112,14 @@ export function beginInbound(
     return;
   }
   exchange.forward(app);
+}
+
+/** RFC 9110, 7.6.2: a request that may go no further is answered by whoever has it. */
+function endsHere(exchange: Exchange): boolean {
+  if (hopsLeft(exchange.head) !== 0) return false;
+  if (exchange.head.method === "OPTIONS") exchange.reply(200, "");
+  else exchange.answer("bad_request", "this proxy does not echo requests", 501);
+  return true;
 }
 
 /** Gives the request's path its one spelling. False: it has none, and has been answered. */
@@ -139,7 +152,8 @@ function beginRedirect(exchange: Exchange, port: UpstreamPort, route: Route): vo
     target: head.target,
     prefix,
   });
-  exchange.redirect(rule.redirect!.status, location, rule.responseHeaders);
+  const fields = `location: ${location}\r\n${rule.responseHeaders?.lines ?? ""}`;
+  exchange.reply(rule.redirect!.status, fields);
 }
 
 function beginUnresolved(

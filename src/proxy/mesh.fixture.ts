@@ -154,7 +154,7 @@ export function rawTalk(port: number, text: string, idleMs = 300): Promise<strin
       port,
       socket: {
         open(socket) {
-          socket.write(text);
+          socket.write(Buffer.from(text, "latin1"));
           timer = setTimeout(() => socket.terminate(), idleMs);
         },
         data(socket, chunk) {

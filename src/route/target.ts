@@ -19,6 +19,12 @@ export function originForm(target: string): string {
   return "/";
 }
 
+/** Absolute form with neither path nor query: for OPTIONS the server itself (RFC 9112, 3.2.4). */
+export function isBareAuthority(target: string): boolean {
+  const scheme = target.indexOf("://");
+  return scheme >= 1 && !/[/?]/.test(target.slice(scheme + 3));
+}
+
 /** Where the path of an origin-form target ends: at the first `?`, else at the end. */
 export function pathEnd(target: string): number {
   const query = target.indexOf("?");

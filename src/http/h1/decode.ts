@@ -120,7 +120,7 @@ export class RequestDecoder {
     const intake = this.#intake;
     if (intake.length === 0) return "more";
     if (intake.bytes[intake.start]! <= CR && !this.#skipBlankLine()) return "more";
-    const text = intake.takeHead(this.#limits.headBytesMax);
+    const text = this.#takeHead(this.#limits.headBytesMax);
     if (text === undefined) return "more";
     this.#blankLine = false;
     // A client that repeats itself, as most do within a connection, is decoded once.
@@ -137,6 +137,18 @@ export class RequestDecoder {
       this.#state = head.contentLength > 0 ? "length" : "end";
     }
     return "head";
+  }
+
+  /** RFC 9112, 3: a target that leaves no room for anything else is answered 414. */
+  #takeHead(bytesMax: number): string | undefined {
+    try {
+      return this.#intake.takeHead(bytesMax);
+    } catch (cause) {
+      const { bytes, start } = this.#intake;
+      const tooLong = cause instanceof Malformed && cause.status === 431;
+      if (!tooLong || bytes.subarray(start, start + bytesMax).includes(LF)) throw cause;
+      throw new Malformed(`request line is longer than ${bytesMax} bytes`, 414);
+    }
   }
 
   /** RFC 9112, 2.2: one empty line before a request is ignored. False: its LF is yet to come. */

@@ -58,7 +58,7 @@ export function scanFields(scan: FieldScan, text: string, start: number, fieldsM
   if (scan.chunked && scan.contentLength >= 0) {
     throw new Malformed("Content-Length and Transfer-Encoding together");
   }
-  if (scan.nominated !== undefined) cutNominated(scan, text, start, scan.nominated);
+  if (scan.nominated !== undefined) cutFieldsNamed(scan, text, start, scan.nominated);
 }
 
 function scanName(text: string, start: number): number {
@@ -273,23 +273,23 @@ function noteCoding(
   throw new Malformed("Transfer-Encoding is not chunked", known.includes(coding) ? 501 : 400);
 }
 
-/** Rare: `Connection` nominates fields beyond the usual ones. */
-function cutNominated(
+/** Cuts fields beyond the usual ones: rare. `names` are in lower case. */
+export function cutFieldsNamed(
   scan: FieldScan,
   text: string,
   start: number,
-  nominated: readonly string[],
+  names: readonly string[],
 ): void {
   const known = new Set(scan.cuts?.filter((_, index) => index % 2 === 0));
   const cuts: number[] = [];
   eachField(text, start, (line, nameEnd, lineEnd) => {
     const name = text.slice(line, nameEnd).toLowerCase();
-    if (known.has(line) || nominated.includes(name)) cuts.push(line, lineEnd + 2);
+    if (known.has(line) || names.includes(name)) cuts.push(line, lineEnd + 2);
   });
   scan.cuts = cuts;
-  if (nominated.includes("x-request-id")) scan.requestIdStart = -1;
-  if (nominated.includes("traceparent")) scan.traceparentStart = -1;
-  if (nominated.includes("expect")) scan.expectContinue = false;
+  if (names.includes("x-request-id")) scan.requestIdStart = -1;
+  if (names.includes("traceparent")) scan.traceparentStart = -1;
+  if (names.includes("expect")) scan.expectContinue = false;
 }
 
 /** Visits the fields of an already valid head. */

@@ -13,7 +13,7 @@ export class Malformed extends Error {
 
 /** A message the decoder refused. After it the connection cannot be read any further. */
 export class H1Error extends MeshError {
-  /** What a client is told: 400, 417, 431, 501 or 505; 502 or 503 for what an upstream sent. */
+  /** What a client is told: 400, 414, 417, 431, 501 or 505; 502 or 503 for what an upstream sent. */
   readonly status: number;
 
   constructor(
@@ -33,7 +33,8 @@ export function requestError(cause: unknown): H1Error {
   if (!(cause instanceof Malformed)) {
     return new H1Error("bad_request", 400, "request could not be decoded", { cause });
   }
-  const reason = cause.status === 431 ? "headers_too_large" : "bad_request";
+  const tooLarge = cause.status === 414 || cause.status === 431;
+  const reason = tooLarge ? "headers_too_large" : "bad_request";
   return new H1Error(reason, cause.status, cause.message);
 }
 

@@ -1,8 +1,8 @@
 import type { HeaderField, RequestHead } from "../message.ts";
 import { readAuthority, sameAuthority } from "./authority.ts";
 import { CLASS, SP, sameToken, TARGET, TOKEN } from "./chars.ts";
-import { FieldScan, findField, listFields, scanFields } from "./fields.ts";
-import { H1_LIMITS, type H1Limits } from "./limits.ts";
+import { cutFieldsNamed, FieldScan, findField, listFields, scanFields } from "./fields.ts";
+import { H1_LIMITS, type H1Limits, peerLimits } from "./limits.ts";
 import { Malformed } from "./malformed.ts";
 
 const SLASH = 47;
@@ -37,7 +37,7 @@ class DecodedRequestHead implements RequestHead {
     this.keepAlive = line.minor === 1 ? !scan.close : scan.keepAlive && !scan.close;
     this.upgrade = upgradeOf(text, line.minor, scan);
     this.cuts = scan.takeCuts();
-    this.expectContinue = scan.expectContinue && line.minor === 1;
+    this.expectContinue = scan.expectContinue;
     this.requestId = slice(text, scan.requestIdStart, scan.requestIdEnd);
     this.traceparent = slice(text, scan.traceparentStart, scan.traceparentEnd);
   }
@@ -58,6 +58,13 @@ export function retarget(head: RequestHead, target: string): RequestHead {
   return decodeRequestHead(`${head.method} ${target}${rest}`, H1_LIMITS);
 }
 
+/** The same request with a Host field, which it lacks. */
+export function withHost(head: RequestHead, authority: string): RequestHead {
+  const { text, fieldsStart } = head;
+  const fields = `host: ${authority}\r\n${text.slice(fieldsStart)}`;
+  return decodeRequestHead(text.slice(0, fieldsStart) + fields, peerLimits(H1_LIMITS));
+}
+
 interface RequestLine {
   readonly method: string;
   readonly target: string;
@@ -76,6 +83,8 @@ export function decodeRequestHead(text: string, limits: H1Limits): RequestHead {
   const scan = new FieldScan();
   scanFields(scan, text, line.end, limits.fieldsMax);
   if (scan.chunked && line.minor === 0) throw new Malformed("Transfer-Encoding in HTTP/1.0");
+  // RFC 9110, 10.1.1: there it is ignored.
+  if (scan.expectContinue && line.minor === 0) cutFieldsNamed(scan, text, line.end, ["expect"]);
   const head = new DecodedRequestHead(text, line, scan);
   if (line.method === "CONNECT" && (scan.chunked || scan.contentLength > 0)) {
     throw new Malformed("CONNECT has a body");
@@ -87,7 +96,7 @@ function requestLine(text: string, methodBytesMax: number): RequestLine {
   let i = 0;
   while ((CLASS[text.charCodeAt(i)]! & TOKEN) !== 0) i++;
   if (i === 0 || text.charCodeAt(i) !== SP) throw new Malformed("request line has no method");
-  if (i > methodBytesMax) throw new Malformed(`method is longer than ${methodBytesMax} bytes`);
+  if (i > methodBytesMax) throw new Malformed(`method is longer than ${methodBytesMax} bytes`, 501);
   const targetStart = i + 1;
   i = targetStart;
   while ((CLASS[text.charCodeAt(i)]! & TARGET) !== 0) i++;

@@ -1,7 +1,7 @@
 import { isReason, type Reason } from "../../error.ts";
 import type { HeaderField, ResponseHead } from "../message.ts";
-import { CLASS, SP, VALUE } from "./chars.ts";
-import { FieldScan, findField, listFields, scanFields } from "./fields.ts";
+import { CLASS, CR, SP, VALUE } from "./chars.ts";
+import { cutFieldsNamed, FieldScan, findField, listFields, scanFields } from "./fields.ts";
 import type { H1Limits } from "./limits.ts";
 import { Malformed } from "./malformed.ts";
 import { slice, upgradeOf } from "./request-head.ts";
@@ -49,6 +49,9 @@ function known(reason: string | undefined): Reason | undefined {
   return reason !== undefined && isReason(reason) ? reason : undefined;
 }
 
+/** Offset of the blank before the phrase. */
+const PHRASE = 12;
+
 interface StatusLine {
   readonly minor: number;
   readonly status: number;
@@ -68,6 +71,10 @@ export function answerHasBody(method: string, status: number): boolean {
  * @throws Malformed
  */
 export function decodeResponseHead(text: string, method: string, limits: H1Limits): ResponseHead {
+  // RFC 9112, 4: the blank after the status is sent even where no phrase follows.
+  if (text.charCodeAt(PHRASE) === CR) {
+    return decodeResponseHead(`${text.slice(0, PHRASE)} ${text.slice(PHRASE)}`, method, limits);
+  }
   const line = statusLine(text);
   const scan = new FieldScan();
   scanFields(scan, text, line.end, limits.fieldsMax);
@@ -79,8 +86,10 @@ export function decodeResponseHead(text: string, method: string, limits: H1Limit
     // A sender that declares chunks where none may be is likely to send them all the same.
     if (scan.chunked && method !== "HEAD") keepAlive = false;
     scan.chunked = false;
-    if (scan.contentLength > 0 && (line.status < 200 || line.status === 204)) {
-      throw new Malformed(`a ${line.status} answer declares a body`);
+    // RFC 9110, 8.6: these have no length, not even of 0.
+    if (scan.contentLength >= 0 && (line.status < 200 || line.status === 204)) {
+      if (scan.contentLength > 0) throw new Malformed(`a ${line.status} answer declares a body`);
+      cutFieldsNamed(scan, text, line.end, ["content-length"]);
     }
   }
   return new DecodedResponseHead(text, line, scan, keepAlive);
@@ -98,13 +107,11 @@ function statusLine(text: string): StatusLine {
     status = status * 10 + digit;
   }
   if (status < 100) throw new Malformed("status is below 100");
-  let i = 12;
-  if (text.charCodeAt(12) === SP) {
-    i = 13;
-    while ((CLASS[text.charCodeAt(i)]! & VALUE) !== 0) i++;
-  }
+  if (text.charCodeAt(PHRASE) !== SP) throw new Malformed("status is not three digits");
+  let i = PHRASE + 1;
+  while ((CLASS[text.charCodeAt(i)]! & VALUE) !== 0) i++;
   if (text.charCodeAt(i) !== 13 || text.charCodeAt(i + 1) !== 10) {
     throw new Malformed("status line has an invalid character");
   }
-  return { minor, status, statusText: i > 13 ? text.slice(13, i) : "", end: i + 2 };
+  return { minor, status, statusText: text.slice(PHRASE + 1, i), end: i + 2 };
 }
