@@ -267,11 +267,6 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#head = withHost(this.head, authority);
   }
 
-  /** Goes on as if the request, of HTTP/1.0 and without Host, had named `authority`. */
-  address(authority: string): void {
-    this.#head = withHost(this.head, authority);
-  }
-
   countPath(outcome: "changed" | "refused" | "reported"): void {
     const { state, direction, workload } = this.#side;
     state.golden.pathNormalizations.slot(direction, workload, outcome).value++;
