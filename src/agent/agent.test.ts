@@ -88,7 +88,7 @@ function openRegistry(): Registry {
     store,
     bus: control,
     ensureService: () => {},
-    publish: async () => {},
+    publish: async () => 0,
     now: Date.now,
     clock: () => performance.now(),
     hostAddresses: () => [],

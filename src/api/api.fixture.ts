@@ -67,7 +67,7 @@ export async function startApi(): Promise<ApiFixture> {
   const state: ControlState = { store, trustDomain, now, committed: () => {} };
   const registry = new Registry({
     ...{ store, bus, now, clock: now, log, hostAddresses: () => ["127.0.0.1"] },
-    ...{ ensureService: () => {}, publish: () => Promise.resolve() },
+    ...{ ensureService: () => {}, publish: () => Promise.resolve(0) },
   });
   const mesh = { trustDomain, bundle, configKeys };
   const endpoints = () => registry.endpoints();

@@ -55,8 +55,8 @@ export class Distribution {
     }, afterMs);
   }
 
-  /** Resolves true when the bus has everything, false when that takes longer. */
-  async publish(): Promise<boolean> {
+  /** Resolves to the bus's revision of what is true now, when the bus has it or takes longer. */
+  async publish(): Promise<number> {
     const { store, publisher, endpoints, mesh } = this.#options;
     const number = lastRevision(store);
     const rows = allResources(store);
@@ -66,7 +66,7 @@ export class Distribution {
     markPublished(store, number, rev);
     const flushed = await publisher.flushed(rev, FLUSH_MS);
     if (flushed) this.#onBus = Math.max(this.#onBus, rev);
-    return flushed;
+    return rev;
   }
 
   close(): void {

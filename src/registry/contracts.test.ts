@@ -28,7 +28,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "weft-contracts-"));
   store = openStore(join(folder, "weft.db"));
   registry = new Registry({
-    ...{ store, bus: control, ensureService: () => {}, publish: async () => {} },
+    ...{ store, bus: control, ensureService: () => {}, publish: async () => 0 },
     ...{ now: Date.now, clock: () => 0, hostAddresses: () => [] },
     log: createLogger({ format: "json", level: "error", now: Date.now, write: () => {} }),
   });

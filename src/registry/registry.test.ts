@@ -21,6 +21,8 @@ let store: Store;
 let registry: Registry;
 let clock = 1_000_000;
 let published = 0;
+/** Of the bus, that the next publication has. */
+let rev = 0;
 let services: RegisteredService[] = [];
 
 beforeAll(async () => {
@@ -36,6 +38,7 @@ beforeEach(() => {
   store = openStore(join(folder, "weft.db"));
   services = [];
   published = 0;
+  rev = 0;
   registry = open();
 });
 
@@ -52,6 +55,7 @@ function open(over: Store = store): Registry {
     ensureService: (service) => services.push(service),
     publish: async () => {
       published += 1;
+      return rev;
     },
     now: Date.now,
     clock: () => clock,
@@ -126,6 +130,37 @@ test("a registration becomes an endpoint under the identity of its join", async 
     },
   ]);
   expect(services[0]?.ports).toEqual([{ port: 80, protocol: "http" }]);
+});
+
+test("leaving is answered when every other proxy knows of it, or after a second", async () => {
+  const cart = await member("cart", "cart000001");
+  const slow = await member("web", "web0000001");
+  const quick = await member("web", "web0000002");
+  for (const { call } of [cart, slow, quick]) await call("register", registration);
+  rev = 7;
+  const ack = (of: string, at: number) =>
+    quick.bus.publish(of, Buffer.from(JSON.stringify({ epoch: 1, rev: at, refused: [] })));
+  let left = 0;
+  const leaving = cart.call("deregister", { boot: "b1" }).then(() => {
+    left = performance.now();
+  });
+  ack("weft.ack.default.web.web0000002", 7);
+  slow.bus.publish(
+    "weft.ack.default.web.web0000001",
+    Buffer.from(JSON.stringify({ epoch: 1, rev: 6, refused: [] })),
+  );
+  await Bun.sleep(150);
+  expect(registry.endpoints().map(({ id }) => id)).not.toContain("cart000001");
+  expect(left).toBe(0);
+  slow.bus.publish(
+    "weft.ack.default.web.web0000001",
+    Buffer.from(JSON.stringify({ epoch: 1, rev: 8, refused: [] })),
+  );
+  await leaving;
+  // Somebody who hangs holds nobody up for long.
+  rev = 9;
+  await slow.call("deregister", { boot: "b1" });
+  expect(registry.listening()).toEqual(["web0000002"]);
 });
 
 test("a port registered without a protocol is declared without one", async () => {
@@ -403,6 +438,7 @@ test("a forgotten instance is no endpoint, and cannot come back without joining"
   await cart.call("register", registration);
   await Bun.sleep(20);
   published = 0;
+  rev = 0;
   forgetWorkloads(store, ["cart000016"]);
   registry.forget("cart000016");
   expect(registry.endpoints()).toEqual([]);

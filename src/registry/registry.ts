@@ -54,8 +54,11 @@ export interface RegistryOptions {
   readonly bus: Bus;
   /** Stores a Service for a registration that has none. May throw a `Failure`: it is refused. */
   readonly ensureService: (service: RegisteredService) => void;
-  /** Endpoints changed: compile and publish. Resolves when the bus has it, or cannot. */
-  readonly publish: () => Promise<unknown>;
+  /**
+   * Endpoints changed: compile and publish. Resolves to the revision of the bus that tells it, when
+   * the bus has it, or cannot.
+   */
+  readonly publish: () => Promise<number>;
   /** Unix milliseconds. */
   readonly now: () => number;
   /** Milliseconds on a clock that never jumps. */
@@ -88,6 +91,10 @@ const ASKS_MAX = 30;
 const ASKS_MS = 10_000;
 /** A proxy acknowledges at most every 250 ms; what is dropped is said again with the next head. */
 const ACKS_MAX = 100;
+/** How long a workload that leaves waits for the others to know it, milliseconds. */
+const LEAVE_MS = 1_000;
+/** Named in the log of those that did not in time. */
+const UNAWARE_MAX = 10;
 /** Changes within this time are one publication. */
 const COALESCE_MS = 10;
 
@@ -111,7 +118,7 @@ export class Registry {
   readonly #refusalAllowance = new Allowance(ASKS_MAX, ASKS_MS);
   readonly #ackAllowance = new Allowance(ACKS_MAX, ASKS_MS);
   #touchedAt: number;
-  #publishing: Promise<void> | undefined;
+  #publishing: Promise<number> | undefined;
   readonly #stops: (() => void)[] = [];
   /** Registrations refused, by code. */
   readonly refusals = new Map<string, number>();
@@ -381,8 +388,11 @@ export class Registry {
     // A leaving process must not take down the one that replaced it.
     if (member === undefined || member.registration.boot !== boot) return {};
     this.#remove(sender.instance);
-    this.#options.log.info("a workload left", { workload: nameOf(member) });
-    await this.#changed();
+    const rev = await this.#changed();
+    const others = await this.acks.wait(rev, () => this.listening(), LEAVE_MS);
+    const { waiting } = others;
+    const unaware = waiting.length === 0 ? {} : { unaware: waiting.slice(0, UNAWARE_MAX) };
+    this.#options.log.info("a workload left", { workload: nameOf(member), ...unaware });
     return {};
   }
 
@@ -458,18 +468,18 @@ export class Registry {
     this.#admit(row, registration, row.shard ?? 0, row.lastSeen ?? 0);
   }
 
-  /** Publishes soon; resolves when it is done. Calls within a few milliseconds share one. */
-  #changed(): Promise<void> {
-    this.#publishing ??= new Promise<void>((resolve) => {
+  /**
+   * Publishes soon; resolves when it is done to the revision that tells it, 0 if none does. Calls
+   * within a few milliseconds share one.
+   */
+  #changed(): Promise<number> {
+    this.#publishing ??= new Promise<number>((resolve) => {
       setTimeout(() => {
         this.#publishing = undefined;
-        this.#options.publish().then(
-          () => resolve(),
-          (error: unknown) => {
-            this.#options.log.error("endpoints could not be published", { error });
-            resolve();
-          },
-        );
+        this.#options.publish().then(resolve, (error: unknown) => {
+          this.#options.log.error("endpoints could not be published", { error });
+          resolve(0);
+        });
       }, COALESCE_MS);
     });
     return this.#publishing;
