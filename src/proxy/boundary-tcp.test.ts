@@ -1,8 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { FirstBytes } from "../http/h1/first-bytes.ts";
 import { Connection } from "../net/connection.ts";
-import type { Room } from "../net/room.ts";
-import type { Source } from "../net/shares.ts";
 import { Destination } from "../upstream/destination.ts";
 import { Endpoint } from "../upstream/endpoint.ts";
 import { Allowance } from "./allowance.ts";
@@ -12,6 +10,7 @@ import {
   eventually,
   newPlane,
   rawServer,
+  roomLeft,
   stopAll,
   talk,
   targetOf,
@@ -35,14 +34,6 @@ function sabotage(of: object, method: string, nth: number): () => void {
   return () => {
     target[method] = original;
   };
-}
-
-/** How many more callers there is room for. */
-function free(room: Room): number {
-  const inside: Source[] = [];
-  for (let one = room.enter("a"); one !== undefined; one = room.enter("a")) inside.push(one);
-  for (const one of inside) room.leave(one);
-  return inside.length;
 }
 
 const places: readonly (readonly [method: string, of: object])[] = [
@@ -79,7 +70,7 @@ test.each(places)(
     const to = { namespace: "default", service: "app" };
     const port = near.plane.listenUpstream(web.local, to, "127.0.0.1", 0);
     const room = web.local.state.rooms.outbound;
-    const before = free(room);
+    const before = roomLeft(room);
     const one = async (i: number) => {
       const { socket, heard } = talk(port, i % 4 === 0 ? "" : `${i}`.repeat(1 + (i % 50)));
       setTimeout(() => socket.end(), 20 + (i % 30));
@@ -93,11 +84,11 @@ test.each(places)(
     expect(settled).toBe(60);
     const destination = web.local.upstreams.destination(targetOf(web, "app"));
     const idle = () =>
-      near.plane.active + far.plane.active === 0 && app.open === 0 && free(room) === before;
+      near.plane.active + far.plane.active === 0 && app.open === 0 && roomLeft(room) === before;
     await eventually(idle);
     expect([near.plane.active, far.plane.active, app.open]).toEqual([0, 0, 0]);
     expect(near.metrics.render()).not.toMatch(/weft_connections_active\{.*\} [1-9]/);
-    expect(free(room)).toBe(before);
+    expect(roomLeft(room)).toBe(before);
     const counts = [destination.active, destination.budget.active];
     const endpointCounts = destination.endpoints().map(({ active }) => active);
     expect([...counts, ...endpointCounts]).toEqual([0, 0, 0, 0, 0]);

@@ -1,5 +1,6 @@
 /** Applications and callers for tests, treated byte by byte. */
 import { connect, type Socket } from "node:net";
+import type { Room } from "../net/room.ts";
 import type { Target } from "../snapshot/snapshot.ts";
 import type { DataPlaneOptions } from "./data-plane.ts";
 import { type ServiceSpec, snapshotOf, TestPlane, type TestWorkload } from "./mesh.fixture.ts";
@@ -102,6 +103,27 @@ export async function eventually(holds: () => boolean, ms = 3000): Promise<boole
   const end = performance.now() + ms;
   while (!holds() && performance.now() < end) await Bun.sleep(5);
   return holds();
+}
+
+/** How many more connections there is room for. */
+export function roomLeft(room: Room): number {
+  let left = 0;
+  let counting = true;
+  for (let more = true; more; ) {
+    more = false;
+    room.claim({
+      reuse: () => false,
+      granted() {
+        more = true;
+        if (counting) left++;
+        else room.release();
+      },
+      refused() {},
+    });
+  }
+  counting = false;
+  for (let i = 0; i < left; i++) room.release();
+  return left;
 }
 
 /** Everything a node socket hears until it closes. */
