@@ -1,8 +1,10 @@
-/** How many callers of one kind are let in at a time. */
+/** How many callers of one kind are let in at a time, and how many of them from one address. */
 import type { Door } from "./room.ts";
+import { Shares, type Source } from "./shares.ts";
 
 export class Admission implements Door {
   readonly max: number;
+  readonly #shares = new Shares();
   #open = 0;
   #refused = 0;
 
@@ -20,16 +22,15 @@ export class Admission implements Door {
     return this.#refused;
   }
 
-  enter(): boolean {
-    if (this.#open >= this.max) {
-      this.#refused++;
-      return false;
-    }
-    this.#open++;
-    return true;
+  enter(name: string): Source | undefined {
+    const source = this.#shares.take(name, this.max - this.#open);
+    if (source === undefined) this.#refused++;
+    else this.#open++;
+    return source;
   }
 
-  readonly leave = (): void => {
+  leave(source: Source): void {
     this.#open--;
-  };
+    this.#shares.give(source);
+  }
 }

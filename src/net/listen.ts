@@ -16,6 +16,7 @@ import { HELLO_BYTES_MAX, readClientHello } from "./client-hello.ts";
 import { Connection, type ConnectionHandler, type TlsPeer } from "./connection.ts";
 import { AwaitHeader, type Relays } from "./relays.ts";
 import type { Door } from "./room.ts";
+import type { Source } from "./shares.ts";
 import { alpnWire, peerOf, type TlsContext } from "./tls.ts";
 
 export interface Listener {
@@ -32,6 +33,8 @@ export interface ListenOptions {
   readonly port: number;
   /** Who may come in; absent: everybody, until the descriptors are used up. */
   readonly admission?: Door;
+  /** What all callers count as there; absent: each as its address. */
+  readonly source?: string;
   readonly accept: Accept;
 }
 
@@ -55,12 +58,15 @@ export function listen(o: ListenPlainOptions): Listener {
         const c = new Connection();
         c.attach(socket);
         socket.data = c;
-        if (admission?.enter() === false) {
-          turnAway(socket, o.full);
-          return;
+        if (admission !== undefined) {
+          const source = admission.enter(o.source ?? c.remoteAddress);
+          if (source === undefined) {
+            turnAway(socket, o.full);
+            return;
+          }
+          takePlace(c, admission, source);
         }
         socket.setKeepAlive(true, SILENCE_MS);
-        c.onFreed = admission?.leave;
         if (o.relays?.includes(c.remoteAddress) === true) {
           c.handler = new AwaitHeader(c, o.relays, o.accept);
         } else accepted(c, o.accept);
@@ -80,6 +86,13 @@ function turnAway(socket: BunSocket<unknown>, answer: Uint8Array | undefined): v
     socket.write(answer);
     socket.end();
   }
+}
+
+function takePlace(c: Connection, door: Door, source: Source): void {
+  c.source = source;
+  c.onFreed = () => {
+    if (c.source !== undefined) door.leave(c.source);
+  };
 }
 
 /** Why a TLS client was turned away before it became a connection. */
@@ -137,13 +150,14 @@ export function listenTls(o: ListenTlsOptions): Listener {
     allowHalfOpen: true,
     socket: {
       open(raw) {
-        if (o.admission?.enter() === false) {
+        const source = o.admission?.enter(o.source ?? raw.remoteAddress ?? "");
+        if (o.admission !== undefined && source === undefined) {
           raw.data = undefined;
           turnAway(raw, undefined);
           return;
         }
         raw.setKeepAlive(true, SILENCE_MS);
-        raw.data = new Handshake(shared, raw as FdSocket<Handshake>);
+        raw.data = new Handshake(shared, raw as FdSocket<Handshake>, source);
       },
       data(raw, chunk) {
         raw.data?.hello(chunk);
@@ -205,6 +219,7 @@ const TLS_STEPS: Pick<BunTlsHandlers<Connection>, "open" | "handshake"> = {
 class Handshake implements ConnectionHandler {
   readonly #shared: Shared;
   readonly #raw: FdSocket<Handshake>;
+  readonly #source: Source | undefined;
   readonly #timer: ReturnType<typeof setTimeout>;
   #bytes: Uint8Array | undefined;
   #serverName: string | undefined;
@@ -212,9 +227,11 @@ class Handshake implements ConnectionHandler {
   #secure: BunTlsSocket<Connection> | undefined;
   #settled = false;
 
-  constructor(shared: Shared, raw: FdSocket<Handshake>) {
+  /** `source`: whose place it has, if there is a door. */
+  constructor(shared: Shared, raw: FdSocket<Handshake>, source: Source | undefined) {
     this.#shared = shared;
     this.#raw = raw;
+    this.#source = source;
     this.#timer = setTimeout(() => {
       this.#refuse("timeout");
     }, shared.options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS);
@@ -303,7 +320,8 @@ class Handshake implements ConnectionHandler {
     this.#bytes = undefined;
     const c = new Connection();
     c.handler = this;
-    c.onFreed = this.#shared.options.admission?.leave;
+    const { admission } = this.#shared.options;
+    if (admission !== undefined && this.#source) takePlace(c, admission, this.#source);
     const open = (socket: BunSocket<Connection>) => {
       this.#shared.live.add(c);
       left(c, socket);
@@ -349,7 +367,7 @@ class Handshake implements ConnectionHandler {
   /** The socket it came on is gone; after the upgrade another one has taken its place. */
   rawClosed(): void {
     this.rawEnded();
-    if (!this.#left) this.#shared.options.admission?.leave();
+    if (!this.#left && this.#source) this.#shared.options.admission?.leave(this.#source);
   }
 
   #refuse(why: RefusedWhy, alert?: Uint8Array): void {

@@ -5,12 +5,13 @@
  */
 
 import { guarded } from "./boundary.ts";
+import { Shares, type Source } from "./shares.ts";
 
 /** Who lets callers in. */
 export interface Door {
-  /** False: there is no room. Otherwise `leave` is owed. */
-  enter(): boolean;
-  readonly leave: () => void;
+  /** A place for a caller that counts as `name`, owed to `leave`. Undefined: there is none. */
+  enter(name: string): Source | undefined;
+  leave(source: Source): void;
 }
 
 /** Where unused connections are kept. */
@@ -45,6 +46,9 @@ const CROWDED_TICKS = 5;
 export class Room implements Door {
   readonly max: number;
   readonly #spare: number;
+  readonly #shares = new Shares();
+  /** Callers are not all one source, which then has nobody to leave anything to. */
+  shared: boolean;
   /** Callers inside now. */
   open = 0;
   /** Connections of ours: being dialled, in use, kept. */
@@ -59,17 +63,19 @@ export class Room implements Door {
   #serving = false;
   #refused = 0;
   #refusedBefore = 0;
+  #overShare = 0;
   #crowdedTicks = 0;
 
   /** `max`: descriptors, both kinds together. */
-  constructor(max: number) {
+  constructor(max: number, shared = false) {
     this.max = max;
+    this.shared = shared;
     this.#spare = Number.isFinite(max) ? Math.max(SPARE_MIN, Math.ceil(max * SPARE_SHARE)) : 0;
   }
 
   /** Callers turned away so far, at the door or with a request. */
   get refused(): number {
-    return this.#refused;
+    return this.#refused + this.#overShare;
   }
 
   /** Somebody was turned away lately: who uses their place for nothing should go. */
@@ -89,20 +95,63 @@ export class Room implements Door {
     this.#refusedBefore = this.#refused;
   }
 
-  enter(): boolean {
-    const needed = this.open + this.#ours - this.kept + this.#line.length;
-    if (needed + this.#spare >= this.max || !this.#makeRoom()) {
+  enter(name: string): Source | undefined {
+    const free = this.#free;
+    const source = this.#shares.take(name, this.shared ? free : Number.POSITIVE_INFINITY);
+    if (source === undefined) {
+      this.#overShare++;
+      return undefined;
+    }
+    if (free <= this.#spare || !this.#makeRoom()) {
+      this.#shares.give(source);
       this.#refused++;
-      return false;
+      return undefined;
     }
     this.open++;
+    return source;
+  }
+
+  leave(source: Source): void {
+    this.#shares.give(source);
+    this.open--;
+    this.kick();
+  }
+
+  /** A caller inside has proved who it is. False: too much is held by that one, so it must go. */
+  identify(caller: { source: Source | undefined }, name: string): boolean {
+    if (caller.source === undefined) return true;
+    const source = this.#shares.take(name, this.shared ? this.#free + 1 : Number.POSITIVE_INFINITY);
+    if (source === undefined) return false;
+    this.#shares.give(caller.source);
+    caller.source = source;
     return true;
   }
 
-  readonly leave = (): void => {
-    this.open--;
-    this.kick();
-  };
+  /** A request of a caller begins, and owes `end`. False: too much is held by its source. */
+  begin(source: Source): boolean {
+    if (this.#greedy(source)) return false;
+    source.held++;
+    return true;
+  }
+
+  end(source: Source): void {
+    this.#shares.give(source);
+  }
+
+  /** Others need the place of a caller that cannot be served more than it does. */
+  tight(source: Source | undefined): boolean {
+    return this.crowded || (source !== undefined && this.#greedy(source));
+  }
+
+  /** It has so much that the rest is for others. */
+  #greedy(source: Source): boolean {
+    return this.shared && !this.#shares.allows(source, this.#free);
+  }
+
+  /** Descriptors nobody uses, has claimed or waits for. */
+  get #free(): number {
+    return this.max - this.open - this.#ours + this.kept - this.#line.length;
+  }
 
   /** Calls `granted` at once, or later one of `granted`, `reuse` (till true) and `refused`. */
   claim(claim: Claim): void {

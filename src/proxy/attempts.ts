@@ -12,6 +12,8 @@ import { MeshError, type Reason } from "../error.ts";
 import type { RequestHead, ResponseHead } from "../http/message.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection } from "../net/connection.ts";
+import type { Room } from "../net/room.ts";
+import type { Source } from "../net/shares.ts";
 import type { Waiter } from "../upstream/destination.ts";
 import type { ConnectUser, Endpoint } from "../upstream/endpoint.ts";
 import type { ClientUser, HttpClient } from "../upstream/http-client.ts";
@@ -21,6 +23,7 @@ import { requestHeadFor } from "./heads.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { type FailureKind, ReplayBuffer, retryDelayMs } from "./retry.ts";
 import type { Side } from "./side.ts";
+import { GREEDY } from "./state.ts";
 
 /** The request that is being sent, and who hears how it goes. */
 export interface Sender {
@@ -52,6 +55,8 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   #to: Forward | undefined;
   #count = 0;
   readonly #allowance = new Allowance();
+  /** Set while the request is counted as this source's. */
+  #source: Source | undefined;
   readonly #up = new MessageWriter();
   readonly #replay = new ReplayBuffer();
 
@@ -127,6 +132,10 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
 
   begin(to: Forward): void {
     this.#to = to;
+    if (!this.#counted()) {
+      this.#sender.onGivenUp("overflow", GREEDY);
+      return;
+    }
     const { head } = this.#sender;
     this.#up.begin(requestHeadFor(head, to, this.#side.state.random), head.chunked);
     if (to.destination !== undefined) {
@@ -141,6 +150,19 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
       }
     }
     this.#attempt();
+  }
+
+  /** Counts the request as its source's. False: that has too much already. */
+  #counted(): boolean {
+    const { source } = this.#sender.downstream;
+    if (source === undefined) return true;
+    if (!this.#room.begin(source)) return false;
+    this.#source = source;
+    return true;
+  }
+
+  get #room(): Room {
+    return this.#side.state.rooms[this.#side.direction];
   }
 
   onTurn(): void {
@@ -422,9 +444,12 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     this.#held = false;
   }
 
-  /** The request is over: gives back its turn and its share of the budget. */
+  /** The request is over: gives back its turn, its place and its share of the budget. */
   leave(): void {
     this.#endAttempt();
+    const source = this.#source;
+    this.#source = undefined;
+    if (source !== undefined) this.#room.end(source);
     this.#allowance.release(this);
   }
 

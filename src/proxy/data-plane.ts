@@ -47,6 +47,10 @@ export interface UpstreamPortOptions {
 
 const TICK_MS = 1000;
 const DRAIN_POLL_MS = 20;
+/** How often slow receivers may be ended for those who would begin, milliseconds. */
+const SHED_EVERY_MS = 100;
+/** What is held afterwards, of what may be. */
+const SHED_TO = 3 / 4;
 
 export class DataPlane {
   readonly #state: ProxyState;
@@ -58,6 +62,7 @@ export class DataPlane {
   readonly #localListeners: Listener[] = [];
   readonly #timer: ReturnType<typeof setInterval>;
   #shedCount = 0;
+  #shedAt = Number.NEGATIVE_INFINITY;
 
   constructor(o: DataPlaneOptions) {
     const { pendingMax = Number.POSITIVE_INFINITY } = o;
@@ -67,8 +72,8 @@ export class DataPlane {
       random: o.random,
       golden: new Golden(o.metrics),
       accessLog: o.accessLog,
-      rooms: { inbound: new Room(descriptors), outbound: new Room(descriptors) },
-      flooded: () => pendingBytes() > pendingMax,
+      rooms: { inbound: new Room(descriptors, true), outbound: new Room(descriptors) },
+      flooded: () => pendingBytes() > pendingMax && !this.#relieved(pendingMax),
       names: new HostNames({ lookup: systemLookup, ...o }),
       relays: o.relays && relaysOf(o.relays, o.metrics),
       draining: false,
@@ -123,6 +128,7 @@ export class DataPlane {
   addWorkload(o: WorkloadOptions): LocalWorkload {
     const local = new LocalWorkload(o, this.#state);
     this.#workloads.add(local);
+    this.#state.rooms.outbound.shared = this.#workloads.size > 1;
     this.#inbound.add(local);
     return local;
   }
@@ -213,17 +219,26 @@ export class DataPlane {
     for (const one of this.#state.open) {
       guarded("tick", { destroy: () => one.shut(true) }, () => one.tick());
     }
-    if (this.#state.flooded()) this.#shed();
+    this.#state.flooded();
     for (const local of this.#workloads) guarded("sweep", undefined, () => local.sweep());
   }
 
-  /** Ends the connections for which most is held, until it is not too much any more. */
-  #shed(): void {
-    const { open, flooded } = this.#state;
+  /** Makes room unless it did just now: the collector needs its time, too. */
+  #relieved(pendingMax: number): boolean {
+    const now = this.#state.now();
+    if (now - this.#shedAt < SHED_EVERY_MS) return false;
+    this.#shedAt = now;
+    this.#shed(pendingMax * SHED_TO);
+    return pendingBytes() <= pendingMax;
+  }
+
+  /** Ends the connections for which most is held, until no more than `left` bytes are. */
+  #shed(left: number): void {
+    const { open } = this.#state;
     const held = [...open].map((one) => ({ one, bytes: one.pendingBytes }));
     held.sort((a, b) => b.bytes - a.bytes);
     for (const { one, bytes } of held) {
-      if (bytes === 0 || !flooded()) return;
+      if (bytes === 0 || pendingBytes() <= left) return;
       this.#shedCount++;
       guarded("shed", undefined, () => one.shut(true));
     }

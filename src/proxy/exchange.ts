@@ -424,7 +424,8 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   onGivenUp(reason: Reason, message: string): void {
     const { state, direction } = this.#side;
     // Its place is worth more to others.
-    if (reason === "overflow" && state.rooms[direction].crowded) this.#closeAfter = true;
+    const tight = state.rooms[direction].tight(this.downstream.source);
+    if (reason === "overflow" && tight) this.#closeAfter = true;
     if (this.#answerHead === undefined) this.answer(reason, message);
     else this.#abort(reason, this.#answerHead.status);
   }

@@ -102,6 +102,13 @@ export class Inbound {
       c.destroy();
       return NOBODY;
     }
+    if (!this.#state.rooms.inbound.identify(c, source)) {
+      this.#state.golden.handshakesRefused.slot("source").value++;
+      // Both tell the caller's proxy that the application saw nothing.
+      if (tls.alpn === TCP_ALPN) c.destroy();
+      else c.close();
+      return NOBODY;
+    }
     const side = this.#counted(this.#sideFor(port, source));
     return tls.alpn === TCP_ALPN ? this.#tunnel(c, port, side) : new Exchange(c, side);
   }

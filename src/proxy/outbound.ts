@@ -56,7 +56,7 @@ export class OutboundSide implements Side<Exchange>, Outbound {
 
   begin(exchange: Exchange): void {
     if (this.state.flooded()) exchange.answer("overflow", FLOODED);
-    else beginOutbound(exchange, this);
+    else if (!exchange.downstream.destroyed) beginOutbound(exchange, this);
   }
 }
 
@@ -64,7 +64,8 @@ export class OutboundSide implements Side<Exchange>, Outbound {
 export function listenOutbound(side: OutboundSide, host: string, port: number): Listener {
   const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => new ByFirstByte(acceptHttp(c, side), side);
-  return listen({ host, port, admission, full: FULL, accept, ...relaysOf(side) });
+  const { workload: source } = side;
+  return listen({ host, port, admission, source, full: FULL, accept, ...relaysOf(side) });
 }
 
 /** A port that leads to one service: HTTP where the service speaks it, opaque TCP, or found out. */
@@ -77,7 +78,8 @@ export function listenUpstream(
 ): Listener {
   const admission = side.state.rooms.outbound;
   const accept = (c: Connection) => acceptUpstream(c, side, authority, service);
-  return listen({ host, port, admission, accept, ...relaysOf(side) });
+  const { workload: source } = side;
+  return listen({ host, port, admission, source, accept, ...relaysOf(side) });
 }
 
 function relaysOf({ state: { relays } }: OutboundSide): Pick<ListenPlainOptions, "relays"> {

@@ -14,7 +14,7 @@ export interface ProxyState {
   /** Each direction has its own, so that neither can use up the other's. */
   readonly rooms: Readonly<Record<"inbound" | "outbound", Room>>;
   readonly names: HostNames;
-  /** So many bytes wait for receivers that nothing more is begun. */
+  /** So many bytes wait for receivers that nothing more is begun, although the slowest made way. */
   readonly flooded: () => boolean;
   /** Who begins connections to local listeners with a PROXY header; undefined = nobody. */
   readonly relays: Relays | undefined;
@@ -40,3 +40,6 @@ export interface Ticking {
 
 /** What a request hears that is not begun. */
 export const FLOODED = "this proxy holds too much for slow receivers";
+
+/** What a request hears whose source has too much of the room. */
+export const GREEDY = "this caller has too many connections and requests under way";

@@ -3,13 +3,15 @@ import { MeshError, type Reason } from "../error.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Ends, type ProxyVersion, writeProxyHeader } from "../net/proxy-protocol.ts";
+import type { Room } from "../net/room.ts";
+import type { Source } from "../net/shares.ts";
 import type { TcpMeter } from "../telemetry/golden.ts";
 import type { Destination } from "../upstream/destination.ts";
 import type { Endpoint } from "../upstream/endpoint.ts";
 import { Allowance } from "./allowance.ts";
 import { type Relay, relay, type Trial } from "./relay.ts";
 import { type FailureKind, ReplayBuffer } from "./retry.ts";
-import { FLOODED, type ProxyState, type Ticking } from "./state.ts";
+import { FLOODED, GREEDY, type ProxyState, type Ticking } from "./state.ts";
 
 /** ALPN name of opaque TCP between proxies. */
 export const TCP_ALPN = "weft-tcp";
@@ -53,8 +55,8 @@ export function tunnelToApp(
   options: TunnelOptions,
 ): ConnectionHandler {
   const tunnel = new Tunnel(caller, meter, options);
-  if (options.state.flooded()) {
-    tunnel.failSoon("overflow", FLOODED);
+  if (options.state.flooded() || tunnel.greedy) {
+    tunnel.failSoon("overflow", tunnel.greedy ? GREEDY : FLOODED);
     return tunnel;
   }
   const opened = (server: Connection) => tunnel.join(server, endpoint, new AppTrial());
@@ -96,9 +98,9 @@ export function tunnelToService(
   options: TunnelOptions,
 ): OpeningTunnel {
   const tunnel = new Tunnel(caller, undefined, options);
-  if (options.state.flooded()) {
+  if (options.state.flooded() || tunnel.greedy) {
     tunnel.meter = destination.meters.tcp("none");
-    tunnel.failSoon("overflow", FLOODED);
+    tunnel.failSoon("overflow", tunnel.greedy ? GREEDY : FLOODED);
   } else if (destination.active >= destination.target.policy.maxConnections) {
     tunnel.meter = destination.meters.tcp("none");
     tunnel.failSoon("overflow", "too many connections to this service");
@@ -204,6 +206,8 @@ class Tunnel implements OpeningTunnel, Ticking {
   refused: Reason | undefined;
   readonly #caller: Connection;
   readonly #options: TunnelOptions;
+  /** Set while it is counted as this source's. */
+  #source: Source | undefined;
   #endpoint: Endpoint | undefined;
   #relay: Relay | undefined;
   #opened = false;
@@ -215,12 +219,23 @@ class Tunnel implements OpeningTunnel, Ticking {
     this.#caller = caller;
     this.meter = meter;
     this.#options = options;
+    const { source } = caller;
+    if (source !== undefined && this.#room.begin(source)) this.#source = source;
     if (!this.#holding) caller.pause();
     options.state.open.add(this);
   }
 
   get ends(): Ends {
     return this.#caller.ends;
+  }
+
+  get #room(): Room {
+    return this.#options.state.rooms[this.#options.direction];
+  }
+
+  /** Its source has too much already. */
+  get greedy(): boolean {
+    return this.#caller.source !== this.#source;
   }
 
   get #holding(): boolean {
@@ -324,6 +339,7 @@ class Tunnel implements OpeningTunnel, Ticking {
   #finish(reason: string): void {
     if (this.#over) return;
     this.#over = true;
+    if (this.#source !== undefined) this.#room.end(this.#source);
     this.#options.state.open.delete(this);
     this.meter?.record(reason);
     this.onOver?.();
