@@ -1,6 +1,6 @@
 /**
  * Scalars that several kinds share. Each says in its own words what it wants: a message is a
- * `told` text of code, reason and fix, which `issues.ts` takes apart again.
+ * `told` text of code, reason and fix, which `parse.ts` takes apart again.
  */
 import * as v from "valibot";
 import { closest } from "./suggest.ts";
