@@ -71,6 +71,8 @@ export class InboundSide implements Side<Exchange> {
       return;
     }
     if (this.state.flooded()) exchange.answer("overflow", FLOODED);
-    else beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
+    else if (!exchange.downstream.destroyed) {
+      beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
+    }
   }
 }

@@ -196,14 +196,15 @@ test("while others wait for a connection, whoever holds one and hardly moves is 
   for (const { socket } of holders) socket.destroy();
 });
 
-test("while too much waits for slow readers nothing more is begun", async () => {
+test("slow readers make way when too much waits for them, now and then", async () => {
   const chunk = Buffer.alloc(64 * 1024);
   const port = serve((request) =>
     request.url.endsWith("/big")
       ? new Response(new ReadableStream({ pull: (to) => to.enqueue(chunk) }))
       : new Response("ok"),
   );
-  const plane = newPlane({ pendingMax: 100_000 });
+  let clock = 1000;
+  const plane = newPlane({ pendingMax: 100_000, now: () => clock, tickMs: 60_000 });
   const web = plane.workload("web");
   const opaque = { service: "opaque", port: 81, protocol: "tcp" as const };
   const ports = { "81": port };
@@ -216,11 +217,17 @@ test("while too much waits for slow readers nothing more is begun", async () => 
   );
   const get = () => fetch(web.url, { headers: { host: "app" } });
   expect((await get()).status).toBe(200);
-  const readers = Array.from({ length: 4 }, () => {
-    const reader = slow(web.outbound, "GET /big HTTP/1.1\r\nHost: app\r\n\r\n");
-    reader.socket.once("data", () => reader.socket.pause());
-    return reader;
-  });
+  const read = () =>
+    Array.from({ length: 4 }, () => {
+      const reader = slow(web.outbound, "GET /big HTTP/1.1\r\nHost: app\r\n\r\n");
+      reader.socket.once("data", () => reader.socket.pause());
+      return reader;
+    });
+  const readers = read();
+  expect(await eventually(() => pendingBytes() > 100_000)).toBe(true);
+  expect((await get()).status).toBe(200);
+  expect(pendingBytes()).toBeLessThanOrEqual(100_000);
+  const more = read();
   expect(await eventually(() => pendingBytes() > 100_000)).toBe(true);
   const refused = await get();
   expect([refused.status, await refused.text()]).toEqual([
@@ -228,7 +235,9 @@ test("while too much waits for slow readers nothing more is begun", async () => 
     "overflow: this proxy holds too much for slow receivers\n",
   ]);
   expect((await talk(tcp, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").heard).text).toBe("");
-  for (const { socket } of readers) socket.destroy();
+  clock += 100;
+  expect((await get()).status).toBe(200);
+  for (const { socket } of [...readers, ...more]) socket.destroy();
   expect(await eventually(() => pendingBytes() === 0)).toBe(true);
   expect((await get()).status).toBe(200);
 });
