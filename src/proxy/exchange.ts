@@ -8,7 +8,7 @@
  *                     └──answer──▶ idle    │    └──101──▶ tunnel
  *                                          └──given up──▶ idle; any ──close──▶ closed
  */
-import { REASONS, type Reason } from "../error.ts";
+import { MeshError, REASONS, type Reason } from "../error.ts";
 import { RequestDecoder } from "../http/h1/decode.ts";
 import type { H1Error } from "../http/h1/malformed.ts";
 import { retarget, withHost } from "../http/h1/request-head.ts";
@@ -159,6 +159,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   #tickUnderWay(): void {
     if (this.#phase === "tunnel") {
       if (!this.#side.permitted) this.shut(true);
+      else this.#relay?.tick();
       return;
     }
     const down = this.downstream.queuedBytes;
@@ -519,9 +520,9 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     this.#tally.sent = first.length;
     this.#tally.received = early.length;
     this.#phase = "tunnel";
-    this.#relay = relay(downstream, server, meter, () => {
+    this.#relay = relay(downstream, server, meter, (error) => {
       this.#attempts.leave();
-      this.#record(101, "");
+      this.#record(101, error instanceof MeshError ? error.reason : "");
       this.close();
     });
   }

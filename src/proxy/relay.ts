@@ -2,9 +2,12 @@
  * Bytes between two connections, both ways: a slow reader pauses its peer, a half close travels
  * on, a reset resets the other side.
  */
+
+import { MeshError } from "../error.ts";
 import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { Slot } from "../telemetry/metrics.ts";
+import { Standstill } from "./standstill.ts";
 
 export interface RelayMeter {
   /** From the caller. */
@@ -35,13 +38,16 @@ export interface Relay {
   readonly sent: number;
   /** Bytes held for either side. */
   readonly pendingBytes: number;
+  /** One more second. A side that leaves unread what waits for it ends both: `timeout`. */
+  tick(): void;
   /** Resets both sides. */
   destroy(): void;
 }
 
 /**
  * Joins `caller` and `server`, taking over both handlers; both should be paused or freshly
- * opened. `done` is called once, when both are closed; not at all after a trial's "again".
+ * opened. `done` is called once, when both are closed; not at all after a trial's "again". A
+ * `MeshError` says why we ended them.
  */
 export function relay(
   caller: Connection,
@@ -67,6 +73,12 @@ export function relay(
     get pendingBytes() {
       return caller.pendingBytes + server.pendingBytes;
     },
+    tick() {
+      const unread = forth.unread();
+      if (!back.unread() && !unread) return;
+      state.error ??= new MeshError("timeout", "nobody took what was sent for too long");
+      this.destroy();
+    },
     destroy() {
       caller.destroy();
       server.destroy();
@@ -84,6 +96,7 @@ interface RelayState {
 /** What arrives at one side goes to the other. */
 class Direction implements ConnectionHandler {
   count = 0;
+  readonly #still = new Standstill();
   readonly #to: Connection;
   readonly #bytes: Slot;
   readonly #state: RelayState;
@@ -103,6 +116,12 @@ class Direction implements ConnectionHandler {
     if (!this.#to.write(chunk)) from.pause();
     // As a host would answer bytes for a socket that is gone.
     else if (this.#to.closed) from.destroy();
+  }
+
+  /** One more second. True: bytes wait for the other side, and it has taken none for too long. */
+  unread(): boolean {
+    const { queuedBytes } = this.#to;
+    return this.#still.tooLong(this.count, queuedBytes, queuedBytes > 0, false, false);
   }
 
   #early(chunk: Uint8Array): void {
@@ -126,9 +145,10 @@ class Direction implements ConnectionHandler {
   }
 
   close(from: Connection, error: Error | undefined): void {
-    this.#state.open--;
+    // Passing it on may close the other side at once, whose close is the last then.
+    const last = --this.#state.open === 0;
     guarded("relay", this.#to, () => this.#pass(from, error));
-    if (this.#state.open === 0) this.#state.done(this.#state.error);
+    if (last) this.#state.done(this.#state.error);
   }
 
   /** Passes on how one side closed. */

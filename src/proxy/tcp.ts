@@ -290,7 +290,8 @@ class Tunnel implements OpeningTunnel, Ticking {
     this.refused = undefined;
     const done = (error: Error | undefined) => {
       this.#leave();
-      this.#finish(error === undefined ? "" : (this.refused ?? "upstream_reset"));
+      if (error instanceof MeshError) this.#finish(error.reason);
+      else this.#finish(error === undefined ? "" : (this.refused ?? "upstream_reset"));
     };
     this.#relay = relay(this.#caller, server, meter, done, trial);
     if (this.#ended) server.end();
@@ -370,6 +371,7 @@ class Tunnel implements OpeningTunnel, Ticking {
 
   tick(): void {
     if (this.#options.permitted?.() === false) this.shut(true);
+    else this.#relay?.tick();
   }
 
   get pendingBytes(): number {
