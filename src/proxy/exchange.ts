@@ -148,7 +148,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     }
     const seconds = this.#still.second();
     if (this.decoder.idle) {
-      if (seconds > this.#side.idleSeconds) this.downstream.close();
+      if (seconds > this.#side.idleSeconds) this.#endBetween("idle");
     } else if (seconds > HEAD_SECONDS) {
       this.#begin(undefined);
       this.#closeAfter = true;
@@ -173,7 +173,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     const passed = this.#tally.received + this.#tally.sent + gathered;
     if (!this.#still.tooLong(passed, down + up, owed || down + up > 0, talk, hurry)) return;
     if (this.#phase === "idle" || this.#phase === "closed") {
-      this.downstream.destroy();
+      this.#endBetween("unread");
       return;
     }
     this.#attempts.drop();
@@ -182,6 +182,17 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     if (this.#answerHead !== undefined) this.#abort("timeout", this.#answerHead.status);
     else if (up > 0) this.answer("timeout", message);
     else this.answer("bad_request", message, 408);
+  }
+
+  /** Ends the connection while no request is under way. */
+  #endBetween(reason: "idle" | "unread"): void {
+    const { state, direction, workload } = this.#side;
+    const crowded = reason === "idle" && state.rooms[direction].crowded;
+    const why = crowded ? "crowded" : reason;
+    state.golden.connectionsEnded.slot(direction, workload, why).value++;
+    this.#phase = "closed";
+    if (reason === "idle") this.downstream.close();
+    else this.downstream.destroy();
   }
 
   /** Others wait for what this request holds. */

@@ -316,6 +316,7 @@ test("an idle caller of the mesh is closed, an idle application of our own is no
     dial({ host: "127.0.0.1", port: plane.meshPort, tls, timeoutMs: 3000 }, () => handler, reject);
   });
   expect(await closed).toBe("closed");
+  expect(plane.metrics.render()).toMatch(/connections_ended_total\{.*cart",reason="idle"\} 1\n/);
   expect(own.socket.closed).toBe(false);
   own.socket.destroy();
 });

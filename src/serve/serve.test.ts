@@ -279,11 +279,14 @@ describe("raw clients", () => {
   });
 
   test("a slow head is given up, an unused connection is closed", async () => {
-    const port = serve(echo(), { limits: { headTimeoutMs: 50, idleTimeoutMs: 100 } });
+    const refused: string[] = [];
+    const limits = { headTimeoutMs: 50, idleTimeoutMs: 100 };
+    const port = serve(echo(), { limits, refused: (code) => void refused.push(code) });
     expect(await raw(port, "GET / HT")).toStartWith("HTTP/1.1 408 ");
     expect(await raw(port)).toBe("");
     const kept = await raw(port, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     expect(kept).toEndWith("hello 127.0.0.1");
+    expect(refused).toEqual(["request_timeout", "idle", "idle"]);
   });
 
   test("slowloris: a body that drips is given up, one that pauses and one that trickles are not", async () => {

@@ -31,7 +31,7 @@ export interface ServeOptions {
   readonly draining?: () => boolean;
   /** Hears what the application threw; the client sees only a 500. */
   readonly failed?: (cause: unknown, head: RequestHead) => void;
-  /** Hears the code of whatever was refused without asking the application. */
+  /** Hears the code of whatever was refused or ended without asking the application. */
   readonly refused?: (code: string) => void;
 }
 
@@ -365,6 +365,7 @@ class ServedConnection implements ConnectionHandler, Outlet {
         this.#c.destroy();
       } else this.#time("write");
     } else if (timing === "idle" || (timing === "head" && this.#decoder.buffered === 0)) {
+      this.#options.refused?.("idle");
       this.#leave();
       this.#c.close();
     } else if (timing === "head" || this.#tooSlow()) {

@@ -100,6 +100,7 @@ export class Golden {
   readonly #tcpBytes: Counters;
   readonly #meters = new Map<string, RequestMeter>();
   readonly connections: Counters;
+  readonly connectionsEnded: Counters;
   readonly handshakesRefused: Counters;
   readonly retries: Counters;
   readonly pathNormalizations: Counters;
@@ -136,6 +137,11 @@ export class Golden {
       "weft_connections_total",
       "Connections accepted from callers.",
       ["direction", "workload"],
+    );
+    this.connectionsEnded = metrics.counters(
+      "weft_connections_ended_total",
+      "Callers' connections ended between requests: idle, crowded (idle, and others waited), unread.",
+      ["direction", "workload", "reason"],
     );
     this.handshakesRefused = metrics.counters(
       "weft_handshakes_refused_total",
