@@ -393,7 +393,11 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
       this.#tunnel(client, head);
       return false;
     }
-    if (this.#side.state.draining || this.head.upgrade !== undefined) this.#closeAfter = true;
+    // An error before the request's end is the end of it, as a rule: the caller hears it in time.
+    const early = head.status >= 400 && !this.#requestEnded;
+    if (early || this.#side.state.draining || this.head.upgrade !== undefined) {
+      this.#closeAfter = true;
+    }
     const endless = client.decoder.untilClose || head.chunked;
     const chunked = endless && this.head.minor === 1;
     if (endless && !chunked) this.#closeAfter = true;
@@ -411,9 +415,9 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
 
   #answerEnded(client: HttpClient): void {
     const head = this.#answerHead!;
-    if (!this.#requestEnded) this.#closeAfter = true;
     const reusable = this.#requestEnded && this.head.upgrade === undefined;
     this.#attempts.complete(client, head, reusable);
+    this.#discardRest();
     const said = client.endpoint.mesh === undefined ? "" : (head.reason ?? "");
     this.#finish(head.status, said);
   }

@@ -272,3 +272,10 @@ test("RFC 9112, 9.3.2: answers keep the order of requests, a malformed one ends 
   expect(lines(heard)).toEqual(["200", "200", "404", "200", "400"]);
   expect(read.match(/\/\d HTTP/g)).toEqual(["/1 HTTP", "/2 HTTP", "/4 HTTP"]);
 });
+
+test("RFC 9112, 9.6: an error that comes before the request's end says that it closes", async () => {
+  answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
+  const chunked = "Host: cart\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+  const heard = await ask(outbound, `POST / HTTP/1.1\r\n${chunked}`, "no");
+  expect(heard).toBe(answer.replace("no", "").replace(/\r\n$/, "connection: close\r\n\r\nno"));
+});
