@@ -55,7 +55,8 @@ export async function runControlplane(options: ControlplaneOptions): Promise<num
     write: (line) => writeAll(2, line),
     colour: process.stderr.isTTY === true && (process.env["NO_COLOR"] ?? "") === "",
   });
-  guard(log);
+  const metrics = new Metrics();
+  guard(log, metrics);
   await using opened = new AsyncDisposableStack();
   const ending = new Promise<string>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -67,7 +68,6 @@ export async function runControlplane(options: ControlplaneOptions): Promise<num
     }
   });
   const [held] = await Promise.all([openFolder(options, opened), checkRuntime()]);
-  const metrics = new Metrics();
   const { authority } = held;
   const door = await ApiDoor.open({ options, authority, log, metrics, now }, opened);
   const link = await openBusLink({ options, held, door, log, now }, opened);

@@ -70,7 +70,6 @@ export async function runProxy(options: ProxyOptions): Promise<number> {
   const signalled = () => stop.resolve("drain");
   process.on("SIGTERM", signalled);
   process.on("SIGINT", signalled);
-  guard(log);
   try {
     running.open();
     await fit;
@@ -116,6 +115,7 @@ class ProxyProcess {
     this.#sink = sink;
     this.#log = log;
     this.#drainNow = drainNow;
+    guard(log, this.#metrics);
     this.#members = options.workloads.map((spec) => new Member(options, spec, log));
     this.#ownPorts = new Set(OWN_OFFSETS.map((offset) => options.portBase + offset));
     const accessLog = new AccessLog((text) => process.stdout.write(text), Date.now);

@@ -1,6 +1,6 @@
 /** The data plane of one process: its local workloads, their listeners, and the mesh port. */
 import { lookup } from "node:dns/promises";
-import { callbackErrors, guarded } from "../net/boundary.ts";
+import { guarded } from "../net/boundary.ts";
 import { pendingBytes } from "../net/connection.ts";
 import { HostNames } from "../net/host-names.ts";
 import type { Listener } from "../net/listen.ts";
@@ -81,17 +81,6 @@ export class DataPlane {
     };
     this.#inbound = new Inbound(this.#state);
     this.#outside = new OutsideHosts(this.#state.names);
-    o.metrics.observe(
-      "weft_callback_errors_total",
-      "Exceptions that cost one connection, by callback.",
-      "counter",
-      () =>
-        [...callbackErrors()].map(([site, value]) => ({
-          suffix: "",
-          labels: labelText(["site"], [site]),
-          value,
-        })),
-    );
     o.metrics.observe(
       "weft_connections_active",
       "Callers' connections that are open.",
