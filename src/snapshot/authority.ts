@@ -30,6 +30,9 @@ const MALFORMED: Resolution = { kind: "malformed" };
 const LABEL = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
 const HOST = /^(?:\[[0-9a-f:.]+\]|[^\s/?#@:[\]\\]+)$/;
 const CLUSTER = ".svc.cluster.local";
+const MESH = ".mesh";
+/** Of any name (RFC 1035, 2.3.4). Callers choose it, and resolutions of it are remembered. */
+const HOST_BYTES_MAX = 255;
 
 export function resolveAuthority(
   snapshot: Snapshot,
@@ -57,7 +60,7 @@ export function splitAuthority(
   const colon = authority.lastIndexOf(":");
   const hasPort = colon !== -1 && colon > authority.lastIndexOf("]");
   let host = (hasPort ? authority.slice(0, colon) : authority).toLowerCase();
-  if (!HOST.test(host)) return undefined;
+  if (host.length > HOST_BYTES_MAX || !HOST.test(host)) return undefined;
   if (host.length > 1 && host.endsWith(".")) host = host.slice(0, -1);
   const digits = hasPort ? authority.slice(colon + 1) : "";
   // RFC 3986 section 3.2.3: an empty port is the same as none.
@@ -88,8 +91,8 @@ function hostName(snapshot: Snapshot, host: string) {
 function meshName(host: string, callerNamespace: string) {
   let rest = host;
   let certain = false;
-  if (/\..+\.mesh$/.test(rest)) {
-    rest = rest.slice(0, -".mesh".length);
+  if (rest.endsWith(MESH) && rest.indexOf(".") < rest.length - MESH.length) {
+    rest = rest.slice(0, -MESH.length);
     certain = true;
   } else if (rest.endsWith(CLUSTER)) {
     rest = rest.slice(0, -CLUSTER.length);
