@@ -7,6 +7,8 @@ const LENGTH_DIGITS_MAX = 15;
 
 const NO_CUTS: readonly number[] = Object.freeze([]);
 
+/** Each is looked for among all fields, of which there are no more. */
+const NOMINATED_MAX = 100;
 /** Names that `Connection` may not nominate: without them the message means something else. */
 const ESSENTIAL = ["host", "content-length", "transfer-encoding"];
 
@@ -215,6 +217,7 @@ function noteOption(scan: FieldScan, text: string, start: number, end: number): 
     const name = text.slice(start, end).toLowerCase();
     if (ESSENTIAL.includes(name)) throw new Malformed(`Connection nominates ${name}`);
     scan.nominated ??= [];
+    if (scan.nominated.length >= NOMINATED_MAX) throw new Malformed("too many Connection options");
     scan.nominated.push(name);
   }
 }

@@ -109,6 +109,7 @@ export const REFUSED: readonly (readonly [name: string, status: number, bytes: s
     400,
     `${POST}Connection: Content-Length\r\nContent-Length: 1\r\n\r\n`,
   ],
+  ["101 options of a connection", 400, `${GET}Connection: ${"a,".repeat(101)}\r\n\r\n`],
   ["101 fields", 431, `${GET}${"A: b\r\n".repeat(100)}\r\n`],
   ["endless head", 431, `${GET}A: ${"b".repeat(61_440)}\r\n\r\n`],
   ["endless name", 431, `${GET}${"a".repeat(1 << 17)}: b\r\n\r\n`],
