@@ -79,6 +79,11 @@ test("lists come in pages, by kind and namespace", async () => {
   expect((await api.ask("/v1/resources/Mesh/mesh")).json).toMatchObject({ key: "Mesh/mesh" });
 });
 
+/** Nothing is unpacked, whatever it says it is. */
+function compressed(bytes: Uint8Array<ArrayBuffer>): AskOptions {
+  return { body: Bun.gzipSync(bytes), headers: { "content-encoding": "gzip" } };
+}
+
 const wrong: readonly (readonly [string, string, AskOptions, number, string])[] = [
   ["no token", "/v1/status", { token: "" }, 401, "token_missing"],
   ["a made-up token", "/v1/status", { token: "weft_abc" }, 401, "token_invalid"],
@@ -90,7 +95,8 @@ const wrong: readonly (readonly [string, string, AskOptions, number, string])[] 
   ["a bad limit", "/v1/revisions?limit=0", {}, 400, "invalid_query"],
   ["not JSON", "/v1/apply", { body: "{" }, 400, "invalid_json"],
   ["a list", "/v1/apply", { body: "[]" }, 400, "invalid_json"],
-  ["deep JSON", "/v1/apply", { body: `${"[".repeat(65)}` }, 400, "too_deep"],
+  ["deeply nested JSON", "/v1/apply", { body: `${"[".repeat(65)}` }, 400, "too_deep"],
+  ["a decompression bomb", "/v1/apply", compressed(Buffer.alloc(50_000_000)), 400, "invalid_utf8"],
   ["an unknown field", "/v1/rollback", { body: { to: 1, foo: 1 } }, 400, "unknown_field"],
   ["a missing field", "/v1/rollback", { body: {} }, 400, "missing_field"],
   ["a wrong type", "/v1/rollback", { body: { to: "1" } }, 400, "wrong_type"],

@@ -114,6 +114,26 @@ describe("two hops", () => {
     expect((await (await ask("/big")).arrayBuffer()).byteLength).toBe(5_000_000);
   });
 
+  test("decompression bombs: are passed on as they came, both ways", async () => {
+    const bomb = Bun.gzipSync(Buffer.alloc(50_000_000));
+    const packed = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: async (request) =>
+        new Response(await request.bytes(), { headers: { "content-encoding": "gzip" } }),
+    });
+    const other = plane.workload("other");
+    const endpoints = [{ ports: { "80": packed.port ?? 0 } }];
+    other.snapshot.set(snapshotOf([{ service: "packed", port: 80, endpoints }]));
+    const answer = await fetch(other.url, {
+      ...{ method: "POST", body: bomb, decompress: false },
+      headers: { host: "packed", "content-encoding": "gzip" },
+    });
+    expect(Buffer.compare(await answer.bytes(), bomb)).toBe(0);
+    expect(answer.headers.get("content-encoding")).toBe("gzip");
+    packed.stop(true);
+  });
+
   test("answer HEAD without a body and go on", async () => {
     const text = await rawTalk(
       web.outbound,

@@ -63,6 +63,15 @@ test("nothing that comes as a registration makes the reader throw", () => {
   }
 });
 
+test("deeply nested JSON: is refused like anything else that is no registration", () => {
+  const deep = `${"[".repeat(15_000)}${"]".repeat(15_000)}`;
+  for (const text of [deep, `{"boot":"a","labels":${deep}}`, `{"boot":"a","ports":${deep}}`]) {
+    expect(readRegistration(Buffer.from(text))).toHaveProperty("wrong");
+  }
+  const acknowledged = `{"epoch":1,"rev":1,"refused":${deep}}`;
+  expect(readAcknowledgement(Buffer.from(acknowledged))).toEqual({ epoch: 1, rev: 1, refused: [] });
+});
+
 test("texts with control characters do not reach an operator's terminal", () => {
   const good = {
     ...{ boot: "b", addr: "127.0.0.1", meshPort: 1, ports: {}, labels: {} as object },
