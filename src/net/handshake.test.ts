@@ -260,6 +260,29 @@ async function tampered(server: Server, tamper: (up: Socket) => void): Promise<v
   await eventually("the server is rid of it", () => server.admission.open === 0);
 }
 
+test("a context that cannot be used costs the connection, not its place", async () => {
+  const admission = new Admission(10);
+  const refused: RefusedWhy[] = [];
+  const broken = {
+    get native(): never {
+      throw new Error("a bug");
+    },
+  };
+  const listener = listenTls({
+    ...{ host: "127.0.0.1", port: 0, admission, requestCert: "required", alpn: [] },
+    accept: () => ({ data() {}, end() {}, drain() {}, close() {} }),
+    context: () => broken,
+    refused: (why) => void refused.push(why),
+  });
+  listeners.push(listener);
+  const before = callbackErrors().get("hello") ?? 0;
+  const client = tls.connect({ host: "127.0.0.1", port: listener.port });
+  await new Promise((resolve) => client.on("error", () => {}).on("close", resolve));
+  await eventually("its place is free", () => admission.open === 0);
+  expect(refused).toEqual(["handshake_failed"]);
+  expect(callbackErrors().get("hello")).toBe(before + 1);
+});
+
 test("garbage after the handshake ends the connection and is no data", async () => {
   for (const bytes of [
     Buffer.alloc(100, 0x17),

@@ -322,14 +322,20 @@ class Handshake implements ConnectionHandler {
     c.handler = this;
     const { admission } = this.#shared.options;
     if (admission !== undefined && this.#source) takePlace(c, admission, this.#source);
-    const open = (socket: BunSocket<Connection>) => {
-      this.#shared.live.add(c);
-      left(c, socket);
-    };
-    adopt(this.#raw, c, { ...handlers, open }, () => {
+    const lost = () => {
+      this.#shared.live.delete(c);
       c.freed();
       this.close();
-    });
+    };
+    const open = (socket: BunSocket<Connection>) => {
+      const destroy = () => {
+        socket.terminate();
+        lost();
+      };
+      this.#shared.live.add(c);
+      guarded("hello", { destroy }, () => left(c, socket));
+    };
+    adopt(this.#raw, c, { ...handlers, open }, lost);
   }
 
   /** The handshake is over; `ok` alone proves nothing about the peer. */
