@@ -1,4 +1,4 @@
-/** What a proxy may hold for slow receivers, from the memory that the process may use. */
+/** What a process may hold for slow peers, from the memory that it may use. */
 
 const SHARE = 1 / 8;
 const MAX = 256 * 1024 * 1024;

@@ -8,12 +8,14 @@ import { Failure } from "../../src/error.ts";
 import type { Authority } from "../../src/identity/ca.ts";
 import type { Svid } from "../../src/identity/svid.ts";
 import { Admission } from "../../src/net/admission.ts";
+import { pendingBytes } from "../../src/net/connection.ts";
 import { type Listener, listenTls } from "../../src/net/listen.ts";
 import { type TlsContext, tlsContext } from "../../src/net/tls.ts";
 import { type ServedApp, serveApp } from "../../src/serve/serve.ts";
 import type { Logger } from "../../src/telemetry/log.ts";
 import type { Metrics } from "../../src/telemetry/metrics.ts";
 import { apiCallersMax, tellTurnedAway } from "../descriptors.ts";
+import { pendingMax } from "../memory.ts";
 import type { ControlplaneOptions } from "../options.ts";
 import { namesOf } from "./addresses.ts";
 
@@ -27,6 +29,9 @@ export interface DoorParts {
 
 /** The certificate of the API itself, unless workloads' are shorter still. */
 const TTL_MS = 24 * 3_600_000;
+
+/** Bytes held for clients that are slow. */
+const HELD_MAX = pendingMax();
 
 const STARTING = JSON.stringify({
   type: "about:blank",
@@ -136,6 +141,7 @@ export class ApiDoor {
             {
               now,
               draining: () => this.#draining,
+              flooded: () => pendingBytes() > HELD_MAX,
               failed: (error) => log.error("a request failed", { error }),
               refused: (code) => {
                 requests.slot(code).value++;

@@ -101,6 +101,10 @@ export class Connection {
   #paused = false;
   /** Size of what arrived last and is held: a handler that pauses has kept some of it. */
   #arrived = 0;
+  /** Bytes of which the handler says that it keeps them. */
+  #kept = 0;
+  /** Received, and counted as pending. */
+  #unused = 0;
   #delivering = false;
   #held: Uint8Array[] | undefined;
   #heldEnd = false;
@@ -133,9 +137,15 @@ export class Connection {
     return this.#queued;
   }
 
-  /** Bytes held because of this connection, at most: queued, and arrived before it was paused. */
+  /** Bytes held because of this connection: queued, kept, and arrived before it was paused. */
   get pendingBytes(): number {
-    return this.#queued + (this.#paused ? this.#arrived : 0);
+    return this.#queued + this.#unused;
+  }
+
+  /** How many bytes of the peer's its handler keeps until more of them are there. */
+  set kept(bytes: number) {
+    this.#kept = this.#closed ? 0 : bytes;
+    this.#count();
   }
 
   get closed(): boolean {
@@ -261,7 +271,7 @@ export class Connection {
   pause(): void {
     if (this.#paused || this.#closed) return;
     this.#paused = true;
-    pending += this.#arrived;
+    this.#count();
     this.#socket.pause();
   }
 
@@ -338,7 +348,7 @@ export class Connection {
       this.#held ??= [];
       this.#held.push(chunk);
       this.#arrived += chunk.length;
-      if (this.#paused) pending += chunk.length;
+      this.#count();
       return;
     }
     this.#arrived = chunk.length;
@@ -400,14 +410,23 @@ export class Connection {
     clearTimeout(this.#linger);
     clearTimeout(this.#unread);
     this.#dropQueue();
-    if (this.#paused) this.#forgetArrived();
+    this.#kept = 0;
+    this.#forgetArrived();
     this.#held = undefined;
     this.handler.close(this, error);
   }
 
   #forgetArrived(): void {
-    pending -= this.#arrived;
     this.#arrived = 0;
+    this.#count();
+  }
+
+  /** A handler that pauses keeps what arrived last: those bytes are the same. */
+  #count(): void {
+    const unused = Math.max(this.#kept, this.#paused ? this.#arrived : 0);
+    if (unused === this.#unused) return;
+    pending += unused - this.#unused;
+    this.#unused = unused;
   }
 
   #dropQueue(): void {

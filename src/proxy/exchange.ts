@@ -227,6 +227,7 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
   #regulate(): void {
     const phase = this.#phase;
     if (phase === "closed" || phase === "tunnel") return;
+    this.downstream.kept = this.decoder.buffered;
     if (this.#attempts.blocked || this.decoder.buffered > HOLD_BYTES_MAX) this.downstream.pause();
     else if (phase !== "deciding") this.downstream.resume();
   }

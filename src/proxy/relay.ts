@@ -59,6 +59,7 @@ export function relay(
   const state: RelayState = { open: 2, error: undefined, trial, done };
   const forth = new Direction(server, meter.received, state, false);
   const back = new Direction(caller, meter.sent, state, true);
+  caller.kept = 0;
   caller.handler = forth;
   server.handler = back;
   caller.resume();

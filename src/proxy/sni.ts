@@ -70,6 +70,7 @@ class Hello implements ConnectionHandler, Ticking {
 
   data(c: Connection, chunk: Uint8Array): void {
     this.#bytes = this.#bytes.length === 0 ? chunk : Buffer.concat([this.#bytes, chunk]);
+    c.kept = this.#bytes.length;
     if (this.#read) return;
     const hello = readClientHello(this.#bytes);
     if (hello.kind === "hello") {

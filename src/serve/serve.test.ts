@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import { REFUSED } from "../http/h1/request.cases.ts";
+import { pendingBytes } from "../net/connection.ts";
 import { type Listener, listen } from "../net/listen.ts";
 import { type ServeEnv, type ServeOptions, serveApp } from "./serve.ts";
 
@@ -315,6 +316,21 @@ describe("raw clients", () => {
     await raw(port, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n");
     const codes = ["bad_request", "headers_too_large", "body_too_large", "method_not_supported"];
     expect(refused).toEqual(codes);
+  });
+
+  test("held bytes: while there are too many, half a head is refused and a whole one served", async () => {
+    let flooded = false;
+    const port = serve(echo(), { flooded: () => flooded });
+    const before = pendingBytes();
+    const drip = Array.from({ length: 20 }, () => "x");
+    const half = raw(port, "GET /hello HTTP/1.1\r\nHost: a\r\nX: ", ...drip);
+    await Bun.sleep(10);
+    expect(pendingBytes() - before).toBeGreaterThan(30);
+    flooded = true;
+    expect(await half).toStartWith("HTTP/1.1 503 ");
+    expect(pendingBytes()).toBe(before);
+    const whole = "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    expect(await raw(port, whole)).toStartWith("HTTP/1.1 200 ");
   });
 
   test("slow read: a client that takes nothing is given up", async () => {

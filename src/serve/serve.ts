@@ -31,6 +31,8 @@ export interface ServeOptions {
   readonly draining?: () => boolean;
   /** Hears what the application threw; the client sees only a 500. */
   readonly failed?: (cause: unknown, head: RequestHead) => void;
+  /** While true nobody may keep half a head here. */
+  readonly flooded?: () => boolean;
   /** Hears the code of whatever was refused or ended without asking the application. */
   readonly refused?: (code: string) => void;
 }
@@ -142,8 +144,13 @@ class ServedConnection implements ConnectionHandler, Outlet {
     this.#settleWrite();
   }
 
-  /** Takes events from the decoder as far as the exchange under way allows. */
   #advance(): void {
+    this.#decode();
+    this.#c.kept = this.#decoder.buffered;
+  }
+
+  /** Takes events from the decoder as far as the exchange under way allows. */
+  #decode(): void {
     while (!this.#gone && this.#hungry()) {
       switch (this.#decoder.next()) {
         case "more":
@@ -184,11 +191,17 @@ class ServedConnection implements ConnectionHandler, Outlet {
       this.#c.close();
       return;
     }
-    this.#c.resume();
     const exchange = this.#exchange;
+    const { buffered } = this.#decoder;
+    if (exchange === undefined && buffered > 0 && this.#options.flooded?.() === true) {
+      const why = "too much waits for clients that are slow";
+      this.#refuse(503, "overflow", why, "send the whole head at once");
+      return;
+    }
+    this.#c.resume();
     if (exchange !== undefined) {
       if (this.#timing !== "body") this.#time("body");
-    } else if (this.#decoder.buffered > 0 && this.#timing !== "head") this.#time("head");
+    } else if (buffered > 0 && this.#timing !== "head") this.#time("head");
   }
 
   #open(head: RequestHead): void {
