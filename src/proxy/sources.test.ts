@@ -148,3 +148,46 @@ test("connections per source: opaque ones count as requests do, and are reset", 
   close(callers);
   expect(await eventually(() => far.plane.active === 0)).toBe(true);
 });
+
+test("connections per source: callers in plaintext count as their address", async () => {
+  const app = rawServer({ data: (socket) => void socket.write(OK) });
+  const far = newPlane({ descriptors: DESCRIPTORS });
+  const apps = [{ servicePort: 80, host: "127.0.0.1", port: app.port }];
+  const ports = [{ port: 80, protocol: "http" as const, permissive: true as const }];
+  const inbound = { namespace: "default", service: "cart", ports };
+  far.workload("cart", apps, { ...snapshotOf([], {}, "cart"), inbound });
+  const crowd = Array.from({ length: 120 }, () => talk(far.meshPort, GET, "127.0.0.2"));
+  let answered = 0;
+  for (const { socket } of crowd) socket.once("data", () => answered++);
+  expect(await eventually(() => answered > 0)).toBe(true);
+  const open = () => crowd.filter(({ socket }) => !socket.closed).length;
+  expect(await eventually(() => open() <= SHARE)).toBe(true);
+  const other = talk(far.meshPort, GET, "127.0.0.3");
+  const text = new Promise<string>((resolve) =>
+    other.socket.once("data", (chunk) => resolve(chunk.toString("latin1"))),
+  );
+  expect(await text).toBe(OK);
+  for (const { socket } of [...crowd, other]) socket.destroy();
+});
+
+test("connections per source: workloads of a node leave room for each other, one alone has all", async () => {
+  const app = rawServer({ data: (socket) => void socket.write(OK) });
+  const plane = newPlane({ descriptors: DESCRIPTORS });
+  const endpoints = [{ ports: { "80": app.port } }];
+  const cart = snapshotOf([{ service: "cart", port: 80, endpoints }]);
+  const greedy = plane.workload("greedy", [], cart);
+  const crowded = async (places: number) => {
+    const crowd = Array.from({ length: 120 }, () => talk(greedy.outbound, ""));
+    const inside = () => crowd.filter(({ socket }) => !socket.closed).length;
+    expect(await eventually(() => inside() === places)).toBe(true);
+    return () => {
+      for (const { socket } of crowd) socket.destroy();
+    };
+  };
+  (await crowded(86))();
+  const web = plane.workload("web", [], cart);
+  const leaveNode = await crowded(SHARE);
+  const answer = await fetch(web.url, { headers: { host: "cart" } });
+  expect([answer.status, await answer.text()]).toEqual([200, "ok"]);
+  leaveNode();
+});
