@@ -7,6 +7,7 @@ import { filterTrailers } from "./trailers.ts";
 const SEMICOLON = 59;
 const QUOTE = 34;
 const BACKSLASH = 92;
+const EQUALS = 61;
 
 /** Hexadecimal digits that stay below 2^53, leading zeros counted. */
 const SIZE_DIGITS_MAX = 13;
@@ -15,9 +16,11 @@ const EMPTY = new Uint8Array(0);
 
 type State =
   | "size"
-  | "extension"
+  | "name"
+  | "value"
   | "quoted"
   | "escaped"
+  | "unquoted"
   | "size-lf"
   | "data"
   | "data-cr"
@@ -28,8 +31,9 @@ type State =
  * Decodes one chunked body (RFC 9112, section 7.1). Every CRLF is checked, extensions are bounded
  * and dropped, trailers are filtered.
  *
- *     size -> [extension <-> quoted <-> escaped] -> size-lf -> data -> data-cr -> data-lf -> size
- *                                                   size-lf -> trailers (after the chunk of 0)
+ *     size -> [name -> value] -> size-lf -> data -> data-cr -> data-lf -> size
+ *                 value -> quoted <-> escaped; quoted -> unquoted, which is behind the quote
+ *                                size-lf -> trailers (after the chunk of 0)
  */
 export class ChunkedBody {
   body: Uint8Array = EMPTY;
@@ -39,6 +43,8 @@ export class ChunkedBody {
   #digits = 0;
   #chunkExtensionBytes = 0;
   #messageExtensionBytes = 0;
+  /** Nothing of the name or value has been read yet. */
+  #blank = true;
   readonly #limits: H1Limits;
 
   constructor(limits: H1Limits) {
@@ -75,9 +81,11 @@ export class ChunkedBody {
       case "size":
         this.#readSize(code);
         return;
-      case "extension":
+      case "name":
+      case "value":
       case "quoted":
       case "escaped":
+      case "unquoted":
         this.#readExtension(code);
         return;
       case "size-lf":
@@ -106,28 +114,48 @@ export class ChunkedBody {
     }
     if (this.#digits === 0) throw new Malformed("chunk size is missing");
     if (code === CR) this.#state = "size-lf";
-    else if (code === SEMICOLON) this.#state = "extension";
+    else if (code === SEMICOLON) this.#part("name");
     else throw new Malformed("chunk size has an invalid character");
   }
 
+  #part(state: "name" | "value"): void {
+    this.#state = state;
+    this.#blank = true;
+  }
+
   #readExtension(code: number): void {
-    if (code === CR && this.#chunkExtensionBytes > 0) {
-      if (this.#state !== "extension") throw new Malformed("chunk extension has an open quote");
-      this.#state = "size-lf";
-      return;
-    }
-    if ((CLASS[code]! & VALUE) === 0) throw new Malformed("chunk extension has a control byte");
-    if (this.#chunkExtensionBytes === 0 && (CLASS[code]! & TOKEN) === 0) {
-      throw new Malformed("chunk extension has no name");
-    }
     const { chunkExtensionBytesMax, messageExtensionBytesMax } = this.#limits;
-    if (++this.#chunkExtensionBytes > chunkExtensionBytesMax) {
+    if (code !== CR && ++this.#chunkExtensionBytes > chunkExtensionBytesMax) {
       throw new Malformed(`chunk extension is longer than ${chunkExtensionBytesMax} bytes`);
     }
-    if (++this.#messageExtensionBytes > messageExtensionBytesMax) {
+    if (code !== CR && ++this.#messageExtensionBytes > messageExtensionBytesMax) {
       throw new Malformed(`chunk extensions are longer than ${messageExtensionBytesMax} bytes`);
     }
-    this.#state = quoteState(this.#state, code);
+    switch (this.#state) {
+      case "escaped":
+        if ((CLASS[code]! & VALUE) === 0) throw new Malformed("chunk extension has a control byte");
+        this.#state = "quoted";
+        return;
+      case "quoted":
+        if ((CLASS[code]! & VALUE) === 0) throw new Malformed("chunk extension has an open quote");
+        if (code === BACKSLASH) this.#state = "escaped";
+        else if (code === QUOTE) this.#state = "unquoted";
+        return;
+      default:
+        this.#readToken(code);
+    }
+  }
+
+  /** A name, a value without quotes, or what ends either. */
+  #readToken(code: number): void {
+    const behind = this.#state === "unquoted";
+    if ((CLASS[code]! & TOKEN) !== 0 && !behind) this.#blank = false;
+    else if (this.#blank && this.#state === "value" && code === QUOTE) this.#state = "quoted";
+    else if (this.#blank && !behind) throw new Malformed("chunk extension has no name or value");
+    else if (code === CR) this.#state = "size-lf";
+    else if (code === SEMICOLON) this.#part("name");
+    else if (code === EQUALS && this.#state === "name") this.#part("value");
+    else throw new Malformed("chunk extension has an invalid character");
   }
 
   #readTrailers(intake: Intake): "more" | "end" {
@@ -144,15 +172,6 @@ export class ChunkedBody {
     this.trailers = filterTrailers(text, this.#limits);
     return "end";
   }
-}
-
-function quoteState(state: State, code: number): State {
-  if (state === "escaped") return "quoted";
-  if (state === "quoted") {
-    if (code === BACKSLASH) return "escaped";
-    return code === QUOTE ? "extension" : "quoted";
-  }
-  return code === QUOTE ? "quoted" : "extension";
 }
 
 function hexDigit(code: number): number {

@@ -41,6 +41,58 @@ describe("requests accepted", () => {
   });
 });
 
+describe("RFC 9110, 5.6.2 and 5.5: each byte, where it may stand", () => {
+  const TOKEN = /[!#$%&'*+\-.^_`|~0-9A-Za-z]/;
+  const NAME_AND_COLON = /[:!#$%&'*+\-.^_`|~0-9A-Za-z]/;
+  const ALL = Array.from({ length: 256 }, (_, code) => String.fromCharCode(code));
+  const allowed = (head: (char: string) => string) =>
+    ALL.filter((char) => readRequests(pieces(head(char), [])).refused === undefined);
+  const answered = (head: (char: string) => string) =>
+    ALL.filter((char) => readResponses(pieces(head(char), [])).refused === undefined);
+
+  test.each([
+    ["a method", TOKEN, (char: string) => `G${char}T / HTTP/1.1\r\nHost: a\r\n\r\n`],
+    [
+      "a field name",
+      NAME_AND_COLON,
+      (char: string) => `GET / HTTP/1.1\r\nHost: a\r\nX${char}Y: z\r\n\r\n`,
+    ],
+    [
+      "a field value",
+      /[\t\x20-\x7e\x80-\xff]/,
+      (char: string) => `GET / HTTP/1.1\r\nHost: a\r\nX: y${char}z\r\n\r\n`,
+    ],
+    ["a target", /[!-"$-~]/, (char: string) => `GET /a${char}b HTTP/1.1\r\nHost: a\r\n\r\n`],
+    ["Host", /[a-zA-Z0-9\-._~]/, (char: string) => `GET / HTTP/1.1\r\nHost: a${char}b\r\n\r\n`],
+    [
+      "Content-Length",
+      /[0-9]/,
+      (char: string) => `GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0${char}0\r\n\r\n`,
+    ],
+    ["the version", /[1]/, (char: string) => `GET / HTTP/${char}.1\r\nHost: a\r\n\r\n`],
+    [
+      "a chunk's size, and before its extension",
+      /[0-9a-fA-F;]/,
+      (char: string) =>
+        `POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0${char}1;a\r\n`,
+    ],
+  ])("in %s", (_where, allowedIn, head) => {
+    expect(allowed(head)).toEqual(ALL.filter((char) => allowedIn.test(char)));
+  });
+
+  test.each([
+    ["a phrase", /[\t\x20-\x7e\x80-\xff]/, (char: string) => `HTTP/1.1 200 a${char}b\r\n\r\n`],
+    ["a status", /[0-9]/, (char: string) => `HTTP/1.1 2${char}0 OK\r\n\r\n`],
+    [
+      "a field value of an answer",
+      /[\t\x20-\x7e\x80-\xff]/,
+      (char: string) => `HTTP/1.1 200 OK\r\nX: y${char}z\r\n\r\n`,
+    ],
+  ])("in %s", (_where, allowedIn, head) => {
+    expect(answered(head)).toEqual(ALL.filter((char) => allowedIn.test(char)));
+  });
+});
+
 describe("cut at every byte, the events stay the same", () => {
   const all = [...REFUSED.map(([name, , bytes]) => [name, bytes] as const), ...ACCEPTED];
   test.each(all.filter(([, bytes]) => bytes.length < 1000))("%s", (_name, bytes) => {
