@@ -19,7 +19,7 @@ import type { ConnectUser, Endpoint } from "../upstream/endpoint.ts";
 import type { ClientUser, HttpClient } from "../upstream/http-client.ts";
 import { Allowance } from "./allowance.ts";
 import type { Forward } from "./forward.ts";
-import { requestHeadFor } from "./heads.ts";
+import { missingIds, requestHeadFor } from "./heads.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { type FailureKind, ReplayBuffer, retryDelayMs } from "./retry.ts";
 import type { Side } from "./side.ts";
@@ -54,6 +54,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   #phase: Phase = "none";
   #to: Forward | undefined;
   #count = 0;
+  #ids = "";
   readonly #allowance = new Allowance();
   /** Set while the request is counted as this source's. */
   #source: Source | undefined;
@@ -87,6 +88,11 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   /** How many were made. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Field lines with the ids that the request came without; all attempts carry the same. */
+  get ids(): string {
+    return this.#ids;
   }
 
   /** The latest that was chosen. */
@@ -123,6 +129,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
   reset(): void {
     this.#to = undefined;
     this.#count = 0;
+    this.#ids = "";
     this.#endpoint = undefined;
     this.#tried = undefined;
     this.#accepted = false;
@@ -137,7 +144,8 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
       return;
     }
     const { head } = this.#sender;
-    this.#up.begin(requestHeadFor(head, to, this.#side.state.random), head.chunked);
+    this.#ids = missingIds(head, this.#side.state.random);
+    this.#up.begin(requestHeadFor(head, to, this.#ids), head.chunked);
     if (to.destination !== undefined) {
       const entry = this.#allowance.enter(to.destination, this);
       if (entry === "full") {
@@ -414,7 +422,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     this.#phase = "retrying";
     const { head } = this.#sender;
     const { random } = this.#side.state;
-    this.#up.begin(requestHeadFor(head, this.#to!, random), head.chunked);
+    this.#up.begin(requestHeadFor(head, this.#to!, this.#ids), head.chunked);
     if (this.#endpoint !== undefined) {
       this.#tried ??= [];
       this.#tried.push(this.#endpoint);

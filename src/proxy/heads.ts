@@ -28,13 +28,9 @@ export interface RequestChange {
   readonly prefix: string;
 }
 
-/** The head for the next hop: ids kept or created, hop-by-hop fields gone, edits applied. */
-export function requestHeadFor(
-  head: RequestHead,
-  change: RequestChange,
-  random: () => number,
-): string {
-  let add = missingIds(head, random);
+/** The head for the next hop: `ids` added, hop-by-hop fields gone, edits applied. */
+export function requestHeadFor(head: RequestHead, change: RequestChange, ids: string): string {
+  let add = ids;
   if (head.chunked) add += CHUNKED_FIELD;
   if (head.upgrade !== undefined) add += upgradeFields(head.upgrade);
   const { rule, backend, prefix } = change;
@@ -58,7 +54,8 @@ export function requestHeadFor(
   return encodeRequestHead(head, target === undefined ? { add, cuts } : { add, cuts, target });
 }
 
-function missingIds(head: RequestHead, random: () => number): string {
+/** Field lines for the ids that a request came without. */
+export function missingIds(head: RequestHead, random: () => number): string {
   if (head.requestId === undefined) {
     return head.traceparent === undefined ? newIdLines(random) : newRequestIdLine(random);
   }

@@ -4,6 +4,7 @@ import type { Connection } from "../net/connection.ts";
 import type { Ends } from "../net/proxy-protocol.ts";
 import type { AccessRecord } from "../telemetry/access-log.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
+import { readIdLines } from "../telemetry/trace.ts";
 import type { Attempts } from "./attempts.ts";
 import type { Forward } from "./forward.ts";
 import type { Side } from "./side.ts";
@@ -56,6 +57,7 @@ export class Tally {
     if (this.sent > 0) meter.sent.value += this.sent;
     if (state.accessLog === undefined) return;
     const target = to?.destination?.target;
+    const added = readIdLines(this.#attempts.ids);
     state.accessLog.record({
       direction: side.direction,
       workload: side.workload,
@@ -71,8 +73,8 @@ export class Tally {
       attempts: this.#attempts.count,
       bytesReceived: this.received + (tunnel?.received ?? 0),
       bytesSent: this.sent + (tunnel?.sent ?? 0),
-      requestId: head?.requestId ?? "",
-      trace: head?.traceparent ?? "",
+      requestId: head?.requestId ?? added.requestId,
+      trace: head?.traceparent ?? added.traceparent,
       route: to?.rule?.name ?? "",
       ...this.#client(),
     });

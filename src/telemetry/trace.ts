@@ -69,6 +69,14 @@ export function newTraceparentLine(random: () => number): string {
   return buffer.latin1Slice(TRACE_LINE_AT, LINES.length);
 }
 
+/** What lines made here say; "" where they say nothing. */
+export function readIdLines(lines: string): { requestId: string; traceparent: string } {
+  return {
+    requestId: /^x-request-id: (.*)/m.exec(lines)?.[1] ?? "",
+    traceparent: /^traceparent: (.*)/m.exec(lines)?.[1] ?? "",
+  };
+}
+
 export function newRequestId(random: () => number): string {
   fillRequestId(random);
   return buffer.latin1Slice(REQUEST_ID_AT, REQUEST_ID_AT + REQUEST_ID_LENGTH);
