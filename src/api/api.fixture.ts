@@ -16,6 +16,7 @@ import { openNatsAuthority } from "../identity/nats-auth.ts";
 import { readSecret } from "../identity/secret-file.ts";
 import type { TlsPeer } from "../net/connection.ts";
 import { Registry } from "../registry/registry.ts";
+import type { ServedApp } from "../serve/serve.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { createLogger } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
@@ -43,6 +44,7 @@ export interface ApiFixture {
   readonly token: string;
   readonly registry: Registry;
   readonly time: { now: number };
+  readonly app: ServedApp;
   readonly fetch: (path: string, options?: AskOptions) => Promise<Response>;
   readonly ask: (path: string, options?: AskOptions) => Promise<Asked>;
   close(): Promise<void>;
@@ -105,7 +107,7 @@ export async function startApi(): Promise<ApiFixture> {
     return app.request(path, init, { peer: options.peer, remoteAddress: "127.0.0.1" });
   };
   return {
-    ...{ folder, store, token, registry, time, fetch },
+    ...{ folder, store, token, registry, time, app, fetch },
     ask: async (path, options) => {
       const response = await fetch(path, options);
       const text = await response.text();
