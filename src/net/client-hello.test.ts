@@ -72,6 +72,34 @@ test("a hello of 16 KB in 64 records is one", () => {
   expect(readClientHello(Uint8Array.from(records))).toEqual(expected);
 });
 
+/** The hello of above with these extensions, and `after` them. */
+function extended(extensions: readonly number[], after: readonly number[] = []): Uint8Array {
+  const head = [3, 3, ...Array(32).fill(7), 0, ...u16(2), 0x13, 0x01, 1, 0];
+  const body = [...head, ...u16(extensions.length), ...extensions, ...after];
+  const message = [1, 0, ...u16(body.length), ...body];
+  return Uint8Array.from([22, 3, 1, ...u16(message.length), ...message]);
+}
+
+const named = (name: string) => [0, ...u16(name.length), ...ascii(name)];
+const sni = (list: readonly number[]) => ext(0, [...u16(list.length), ...list]);
+
+test("what two readers could read as two names is malformed", () => {
+  expect(readClientHello(extended(sni(named("a.test"))))).toMatchObject({ serverName: "a.test" });
+  const twice: readonly Uint8Array[] = [
+    extended([...sni(named("a.test")), ...sni(named("b.test"))]),
+    extended(sni([...named("a.test"), ...named("b.test")])),
+    extended(ext(0, [...u16(9), ...named("a.test"), ...u16(9), ...named("b.test")])),
+    extended(sni(named("a.test")), sni(named("b.test"))),
+    extended([...ext(16, [0, 3, 2, 104, 50]), ...ext(16, [0, 3, 2, 104, 51])]),
+  ];
+  for (const one of twice) expect(readClientHello(one).kind).toBe("malformed");
+});
+
+test("reserved values among the extensions (GREASE) are passed over", () => {
+  const grease = [...ext(10, []), 0x0a, 0x0a, 0, 0, ...sni(named("A.test")), 0xfa, 0xfa, 0, 1, 0];
+  expect(readClientHello(extended(grease))).toMatchObject({ kind: "hello", serverName: "a.test" });
+});
+
 test("never throws", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), fc.nat(255), (noise, at, value) => {

@@ -75,9 +75,14 @@ function parseHello(hello: Cursor): Hello {
   let alpn: readonly string[] = [];
   if (hello.left === 0) return { kind: "hello", serverName, alpn };
   const extensions = hello.take(hello.u16());
+  // Others may take the first of two, or stop earlier: then they would serve another name.
+  if (hello.left > 0) return MALFORMED;
+  const seen = new Set<number>();
   while (extensions.left > 0) {
     const type = extensions.u16();
     const body = extensions.take(extensions.u16());
+    if (seen.has(type)) return MALFORMED;
+    seen.add(type);
     if (type === SERVER_NAME) serverName = parseServerName(body);
     else if (type === ALPN) alpn = parseAlpn(body);
   }
@@ -86,12 +91,14 @@ function parseHello(hello: Cursor): Hello {
 
 function parseServerName(body: Cursor): string {
   const list = body.take(body.u16());
+  const names: string[] = [];
   while (list.left > 0) {
     const type = list.u8();
-    const name = list.take(list.u16());
-    if (type === 0) return name.text().toLowerCase();
+    const name = list.take(list.u16()).text().toLowerCase();
+    if (type === 0) names.push(name);
   }
-  return "";
+  if (names.length > 1 || body.left > 0) throw new RangeError("more than one name");
+  return names[0] ?? "";
 }
 
 function parseAlpn(body: Cursor): string[] {

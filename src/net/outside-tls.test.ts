@@ -77,6 +77,13 @@ test("a server with the right certificate is believed, by TLS 1.2 and 1.3", asyn
 });
 
 const HOUR = 3600;
+/** A DNS name of any bytes, as openssl takes it. */
+function der(name: string): string {
+  const text = Buffer.from(name, "latin1").toString("hex");
+  const length = (bytes: number) => bytes.toString(16).padStart(2, "0");
+  return `DER:30${length(name.length + 2)}82${length(name.length)}${text}`;
+}
+
 const OTHER = testAuthority("other.test");
 const REFUSED: readonly (readonly [what: string, identity: TestIdentity, why: RegExp])[] = [
   ["expired", ca.flawed("api", { from: -2 * HOUR, to: -HOUR }), /^its certificate has expired$/],
@@ -86,6 +93,8 @@ const REFUSED: readonly (readonly [what: string, identity: TestIdentity, why: Re
   ["for another name", ca.issue("pay"), /^its certificate is for .*pay\.def.*, not for api\.def/],
   ["without DNS names", ca.flawed("api", { names: `URI:spiffe://${NAME}` }), /, not for api\.de/],
   ["for a name below", ca.flawed("api", { names: `DNS:*.${NAME}` }), /, not for api\.default/],
+  ["for names two below", ca.flawed("api", { names: "DNS:*.weft.test" }), /, not for api\.def/],
+  ["for a name cut by NUL", ca.flawed("api", { names: der(`${NAME}\0.x.test`) }), /, not for api/],
   ["for half a label", ca.flawed("api", { names: "DNS:ap*.default.weft.test" }), /, not for api/],
 ];
 
@@ -126,6 +135,12 @@ test("names asked for need not be the one sent; one of them is enough", async ()
     /, not for x\.test or 127\.0\.0\.1$/,
   );
   expect(await ask(port, names())).toMatch(/^refused: /);
+});
+
+test("a wildcard stands for one label", async () => {
+  expect(await ask(await secure(ca.flawed("api", { names: "DNS:*.default.weft.test" })))).toBe(
+    "hello",
+  );
 });
 
 test("a common name says nothing", async () => {
