@@ -1,4 +1,5 @@
 /** One JSON line for each request, written in batches. */
+import { jsonText } from "./log.ts";
 
 export interface AccessRecord {
   readonly direction: "inbound" | "outbound";
@@ -45,7 +46,7 @@ export class AccessLog {
 
   record(record: AccessRecord): void {
     const time = new Date(this.#now()).toISOString();
-    this.#waiting += `${JSON.stringify({ time, log: "access", ...record })}\n`;
+    this.#waiting += `${jsonText({ time, log: "access", ...record })}\n`;
     if (this.#waiting.length >= BATCH_CHARS) this.flush();
   }
 

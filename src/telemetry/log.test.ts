@@ -27,6 +27,16 @@ describe("log", () => {
     expect(lines[0]).toBe('00:00:00.000 WARN  odd plain=a-b:1 spaced="a b" forged="x\\ny"\n');
   });
 
+  test("log injection: no control character of a message or a value is written as it is", () => {
+    const hostile = "a\r\nb\x1b[31m\x7f\x9b31m\u2028";
+    for (const format of ["text", "json"] as const) {
+      const { lines, log } = collect(format);
+      log.error(`refused: ${hostile}`, { value: hostile, list: [hostile] });
+      expect(lines).toHaveLength(1);
+      expect(lines[0]).toMatch(/^[^\p{Cc}\u2028]+\n$/u);
+    }
+  });
+
   test("the level can be changed while running", () => {
     const { lines, sink, log } = collect("json");
     log.debug("no");

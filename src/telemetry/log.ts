@@ -65,7 +65,7 @@ function jsonLine(sink: LogSink, level: LogLevel, message: string, fields: LogFi
     if (value !== undefined) record[name] = shown(name, value);
   }
   try {
-    return `${JSON.stringify(record)}\n`;
+    return `${jsonText(record)}\n`;
   } catch {
     // A cycle or a bigint must cost the fields, not the message.
     return `${JSON.stringify({ time: record["time"], level, msg: message, fields: "unprintable" })}\n`;
@@ -76,12 +76,26 @@ function textLine(sink: LogSink, level: LogLevel, message: string, fields: LogFi
   const time = new Date(sink.now()).toISOString().slice(11, 23);
   const name = level.toUpperCase().padEnd(5);
   const label = sink.colour ? `${PAINT[level]}${name}\x1b[0m` : name;
-  let line = `${time} ${label} ${message}`;
+  let line = `${time} ${label} ${printable(message)}`;
   for (const [key, value] of Object.entries(fields)) {
     if (value === undefined) continue;
     line += ` ${key}=${quoted(shown(key, value))}`;
   }
   return `${line}\n`;
+}
+
+const UNPRINTABLE = /[\p{Cc}\u2028\u2029]/gu;
+
+/** Control characters as escapes: callers must not be able to write lines or move a cursor. */
+function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (char) => {
+    return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
+
+/** JSON that holds no control character, not even those from 0x7f on. Throws like `stringify`. */
+export function jsonText(value: unknown): string {
+  return printable(JSON.stringify(value) ?? String(value));
 }
 
 function shown(name: string, value: unknown): unknown {
@@ -99,10 +113,10 @@ export function messageOf(error: unknown): string {
 function quoted(value: unknown): string {
   if (typeof value !== "string") {
     try {
-      return JSON.stringify(value) ?? String(value);
+      return jsonText(value);
     } catch {
-      return String(value);
+      return printable(String(value));
     }
   }
-  return /^[^\s"=\p{Cc}]+$/u.test(value) ? value : JSON.stringify(value);
+  return /^[^\s"=\p{Cc}]+$/u.test(value) ? value : jsonText(value);
 }
