@@ -3,11 +3,13 @@
  * workload and port, the negotiated protocol says what travels; nothing else is reachable here,
  * but for what is permitted in plaintext.
  */
+import { REASONS } from "../error.ts";
 import { parseSni, parseWorkloadIdentity } from "../identity/spiffe.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import { type Accept, type Listener, listenTls } from "../net/listen.ts";
 import { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
+import { ownAnswer } from "./heads.ts";
 import { type InboundPort, InboundSide } from "./inbound-port.ts";
 import { PlaintextSide, servedInPlaintext } from "./plaintext.ts";
 import type { Side } from "./side.ts";
@@ -18,6 +20,14 @@ import type { LocalWorkload } from "./workload.ts";
 const APP_CONNECT_TIMEOUT_MS = 3000;
 /** Shorter than the 5 s after which common servers close: never send into a closing connection. */
 const APP_IDLE_TIMEOUT_MS = 4000;
+
+/** For callers of whom too many are here. */
+const ELSEWHERE = ownAnswer(
+  REASONS.app_unreachable.status,
+  "weft-reason: app_unreachable\r\n",
+  "",
+  { close: true, headOnly: false },
+);
 
 /** Callers seen per port; beyond this the oldest are forgotten and met anew. */
 const SIDES_MAX = 4096;
@@ -104,9 +114,12 @@ export class Inbound {
     }
     if (!this.#state.rooms.inbound.identify(c, source)) {
       this.#state.golden.handshakesRefused.slot("source").value++;
-      // Both tell the caller's proxy that the application saw nothing.
+      // Both tell the caller's proxy that the application saw nothing: another instance may serve.
       if (tls.alpn === TCP_ALPN) c.destroy();
-      else c.close();
+      else {
+        c.write(ELSEWHERE);
+        c.close();
+      }
       return NOBODY;
     }
     const side = this.#counted(this.#sideFor(port, source));

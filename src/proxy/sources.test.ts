@@ -20,8 +20,8 @@ interface Caller {
   connection: Connection | undefined;
 }
 
-/** A caller that the mesh knows as `greedy`. */
-function call(port: number, service: string, alpn: string, text: string): Caller {
+/** A caller that the mesh knows as `greedy`, or as whose `context` it is. */
+function call(port: number, service: string, alpn: string, text: string, context = greedy): Caller {
   const state: Caller = { text: "", closed: false, connection: undefined };
   const handler: ConnectionHandler = {
     data: (_, chunk) => {
@@ -33,7 +33,7 @@ function call(port: number, service: string, alpn: string, text: string): Caller
       state.closed = true;
     },
   };
-  const tls = { context: greedy, serverName: `p80.${service}.default.weft.test`, alpn };
+  const tls = { context, serverName: `p80.${service}.default.weft.test`, alpn };
   dial(
     { host: "127.0.0.1", port, tls, timeoutMs: 5000 },
     (c) => {
@@ -86,6 +86,34 @@ test("connections per source: one identity cannot take all of the mesh port's", 
     expect([answer.status, await answer.text()]).toEqual([200, "ok"]);
   }
   close(callers);
+});
+
+test("connections per source: whoever has too many at one instance is served by another", async () => {
+  const app = rawServer({ data: (socket) => void socket.write(OK) });
+  const { far } = mesh(app.port);
+  const { far: second } = mesh(app.port);
+  const web = newPlane().workload("web");
+  const endpoints = [far.endpoint("cart"), second.endpoint("cart")];
+  // One connection each, so that every request finds its own instance.
+  const policy = { idleTimeoutMs: 1 };
+  web.snapshot.set(snapshotOf([{ service: "cart", port: 80, policy, endpoints }]));
+  const context = tlsContext({ ...authority.issue("web"), ca: [authority.root] });
+  const held: Caller[] = [];
+  while (held.every((one) => !one.closed)) {
+    const one = call(far.meshPort, "cart", "http/1.1", "", context);
+    held.push(one);
+    expect(await eventually(() => one.closed || one.connection !== undefined)).toBe(true);
+    if (held.length >= SHARE) await Bun.sleep(20);
+  }
+  expect(held).toHaveLength(SHARE + 1);
+  const before = handshakes(far);
+  for (let n = 0; n < 200 && handshakes(far) === before; n++) {
+    await Bun.sleep(10);
+    const answer = await fetch(web.url, { method: "POST", body: "a", headers: { host: "cart" } });
+    expect([answer.status, await answer.text()]).toEqual([200, "ok"]);
+  }
+  expect(handshakes(far)).toBeGreaterThan(before);
+  close(held);
 });
 
 test("connections per source: half a handshake counts as its address's", async () => {
