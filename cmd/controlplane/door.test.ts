@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { connect as connectPlain, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
@@ -33,7 +33,7 @@ function ask(socket: TLSSocket): Promise<string> {
   return new Promise((resolve) => socket.once("data", (bytes) => resolve(bytes.toString())));
 }
 
-test("the API's certificate renews itself, and connections made before live on", async () => {
+test("the API's certificate renews itself, connections made before live on, and refusals count", async () => {
   const folder = mkdtempSync(join(tmpdir(), "weft-door-"));
   const authority = await openAuthority(folder, "weft.local", Date.now);
   const port = await freePort();
@@ -64,4 +64,13 @@ test("the API's certificate renews itself, and connections made before live on",
   expect(told.length).toBeGreaterThanOrEqual(serials.size - 1);
   expect(await ask(first)).toStartWith("HTTP/1.1 503");
   first.destroy();
+  const malformed = await connected(port, ca);
+  malformed.write("GET / HTTP/1.1\r\n\r\n");
+  await new Promise((resolve) => malformed.once("close", resolve).resume());
+  const plain = connectPlain(port, "127.0.0.1").on("error", () => {});
+  plain.write("GET / HTTP/1.1\r\n\r\n");
+  await new Promise((resolve) => plain.once("close", resolve).resume());
+  const counted = metrics.render();
+  expect(counted).toContain('weft_controlplane_requests_refused_total{code="bad_request"} 1\n');
+  expect(counted).toContain('weft_controlplane_handshakes_refused_total{reason="not_tls"} 1\n');
 }, 15_000);
