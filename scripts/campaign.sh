@@ -9,7 +9,10 @@
 #     descriptors  1,000 clients at 256 open files: every listener of a proxy, and the API
 #     bytes        1 GB each way through two proxies, byte for byte, readers that pause
 #     websocket    100,000 WebSocket frames both ways through two proxies
+#     slow         2,000 slow heads, bodies and readers by slowhttptest beside load, repeatedly
+#     faults       one of three instances misbehaves in eight ways, byte by byte
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+need_programs slowhttptest=slowhttptest nginx=nginx
 build_weft
 export WEFT_LONG=1
 declare -A files=(
@@ -21,9 +24,11 @@ declare -A files=(
   [descriptors]=test/system/attack.test.ts
   [bytes]=test/system/relay.test.ts
   [websocket]=test/system/websocket.test.ts
+  [slow]=test/campaign/slow.ts
+  [faults]=test/campaign/faults.ts
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes websocket)
+[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes websocket slow faults)
 for name in "${names[@]}"; do
   [ -n "${files[$name]:-}" ] || die "no campaign is called '$name' (there are: ${!files[*]})"
   say "$name: ${files[$name]}"

@@ -33,10 +33,15 @@ export function echo(name: string): App {
   return { port: server.port ?? 0, stop: () => void server.stop(true) };
 }
 
-/** An nginx that serves `files` and proxies nothing. */
-export async function nginx(port: number, locations: string): Promise<App> {
+/** An nginx that serves `files`, texts by their names, and proxies nothing. */
+export async function nginx(
+  port: number,
+  locations: string,
+  files: Readonly<Record<string, string>> = {},
+): Promise<App> {
   const folder = mkdtempSync(join(tmpdir(), "weft-nginx-"));
   mkdirSync(join(folder, "root"));
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, "root", name), text);
   const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${folder}/${name};`)
     .join("\n  ");
@@ -44,7 +49,7 @@ export async function nginx(port: number, locations: string): Promise<App> {
     join(folder, "nginx.conf"),
     `daemon off; master_process off; worker_processes 1; pid ${folder}/pid;
 error_log ${folder}/error.log warn;
-events { worker_connections 512; }
+events { worker_connections 4096; }
 http {
   access_log off; client_max_body_size 0;
   ${paths}
