@@ -339,10 +339,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     ) {
       // It was paused if this caller read slowly; the next one must hear it.
       connection.resume();
-      const offered = head.keepAliveTimeout;
-      const limit = this.#to!.idleTimeoutMs;
-      // The server counts from its side: leave it a second of doubt.
-      const idleMs = offered > 0 ? Math.min(limit, Math.max(0, offered * 1000 - 1000)) : limit;
+      const idleMs = keptMs(head.keepAliveTimeout, this.#to!.idleTimeoutMs);
       client.endpoint.put(client, this.#side.state.now(), idleMs);
     } else if (this.#sender.requestEnded) connection.close();
     else connection.destroy();
@@ -473,4 +470,12 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     this.#tryTimer = undefined;
     this.#retryTimer = undefined;
   }
+}
+
+/**
+ * How long a connection is kept that its server keeps for `offered` seconds (-1: it does not say).
+ * The server counts from its side: it is left a second of doubt, or half of a short time.
+ */
+function keptMs(offered: number, limitMs: number): number {
+  return offered < 0 ? limitMs : Math.min(limitMs, offered * 1000 - Math.min(1000, offered * 500));
 }
