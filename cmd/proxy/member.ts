@@ -106,7 +106,7 @@ export class Member {
     const missing = this.agent.missing;
     const valid = svid !== undefined && svid.notAfter > Date.now();
     const app = this.#probe?.value ?? { ok: false, detail: "not checked yet" };
-    const { registered, linked } = this.agent;
+    const { registered, cutOff } = this.agent;
     const standing = registered ? "in the registry" : "not yet in the registry";
     return [
       {
@@ -125,8 +125,8 @@ export class Member {
       { name: "application", ok: app.ok, detail: app.detail },
       {
         name: "registration",
-        ok: registered || !linked,
-        detail: linked ? standing : "the bus is away; serving from the last configuration",
+        ok: registered || cutOff,
+        detail: cutOff ? "the bus is away; serving from the last configuration" : standing,
       },
     ].map((check) =>
       this.#options.mode === "node" ? { ...check, name: `${this.name} ${check.name}` } : check,

@@ -144,6 +144,11 @@ export class Agent {
     return this.#link?.connected === true;
   }
 
+  /** The bus was tried and is not to be had; false also while the first try is under way. */
+  get cutOff(): boolean {
+    return this.#link !== undefined && !this.linked && this.#link.lastError !== "";
+  }
+
   /** What is missing, for people; empty when all is well. */
   get missing(): readonly string[] {
     const missing: string[] = [];
