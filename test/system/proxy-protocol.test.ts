@@ -1,12 +1,15 @@
-/** PROXY headers with others at both ends: HAProxy in front of the mesh, nginx behind it. */
+/** PROXY headers with others at both ends: HAProxy or nginx in front of the mesh, nginx behind. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run, type Sidecar, TestMesh, takePorts, until } from "../harness/mesh.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "weft-header-"));
 const nginx = takePorts(1);
+/** nginx as a relay, which writes version 1. */
+const relayed = takePorts(1);
+const STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so";
 /** Ports of HAProxy, and the proxy's local ports that they lead to. */
 const [plain, mail, web] = [takePorts(1), takePorts(1), takePorts(1)];
 const [toPlain, toMail, toWeb] = [takePorts(1), takePorts(1), takePorts(1)];
@@ -62,6 +65,12 @@ beforeAll(async () => {
      server { listen 127.0.0.1:${nginx} proxy_protocol;
      location / { return 200 "$proxy_protocol_addr to $proxy_protocol_server_port"; } } }`,
   );
+  writeFileSync(
+    join(folder, "relay.conf"),
+    `load_module ${STREAM}; daemon off; pid ${folder}/relay; events {} stream {
+     server { listen 127.0.0.1:${relayed}; proxy_bind 127.0.0.2; proxy_protocol on;
+     proxy_pass 127.0.0.1:${toPlain}; } }`,
+  );
   const relay = (name: string, from: number, to: number) =>
     `listen ${name}\n mode tcp\n bind 127.0.0.1:${from}\n` +
     ` server s 127.0.0.1:${to} source 127.0.0.2 send-proxy-v2\n`;
@@ -74,6 +83,8 @@ beforeAll(async () => {
   );
   mesh = await TestMesh.start();
   mesh.spawn(["nginx", "-e", `${folder}/error`, "-c", `${folder}/nginx.conf`]);
+  if (existsSync(STREAM))
+    mesh.spawn(["nginx", "-e", `${folder}/error`, "-c", `${folder}/relay.conf`]);
   mesh.spawn(["haproxy", "-q", "-db", "-f", join(folder, "haproxy.cfg")]);
   await mesh.apply(DOCUMENTS);
   await mesh.sidecar({ service: "mail", app: [`25=${nginx}/tcp`] });
@@ -122,4 +133,8 @@ test("the access log names callers behind the load balancer", async () => {
   const { client, peer, status } = JSON.parse(line);
   expect([peer, status]).toEqual(["default/web", 200]);
   expect(client).toStartWith("127.0.0.9:");
+});
+
+test.skipIf(!existsSync(STREAM))(`nginx as the relay (by ${STREAM})`, async () => {
+  expect(await get(relayed)).toBe(`127.0.0.9 to ${relayed}`);
 });
