@@ -9,6 +9,11 @@ import { ask, run, type Sidecar, TestMesh, takePorts, until } from "../harness/m
 const FRAMES = process.env["WEFT_LONG"] === "1" ? 100_000 : 5_000;
 const PROGRAM = ["node", join(import.meta.dir, "../harness/websocket.mjs")];
 
+const PYTHON = ["python3", join(import.meta.dir, "../harness/websocket.py")];
+/** Not everybody has it: `python3 -m pip install websockets`. */
+const python = (await run(["python3", "-c", "import websockets.asyncio.server"])).code === 0;
+const pythonUpstream = takePorts(1);
+
 let mesh: TestMesh;
 let web: Sidecar;
 
@@ -17,15 +22,23 @@ beforeAll(async () => {
   const port = takePorts(1);
   const server = mesh.spawn([...PROGRAM, "server", String(port)]);
   await until("the server listens", () => server.output().includes("ready"));
-  await mesh.sidecar({ service: "chat", app: [`80=${port}/http`] });
-  web = await mesh.sidecar({ service: "web" });
-  await until("chat is known", async () => (await ask(web.outbound, "chat")).ok);
+  const app = [`80=${port}/http`];
+  if (python) {
+    const other = takePorts(1);
+    const talker = mesh.spawn([...PYTHON, "server", String(other)]);
+    await until("python's server listens", () => talker.output().includes("ready"));
+    app.push(`81=${other}/http`);
+  }
+  await mesh.sidecar({ service: "chat", app });
+  const upstream = python ? [`chat/81:${pythonUpstream}`] : [];
+  web = await mesh.sidecar({ service: "web", upstream });
+  await until("chat is known", async () => (await ask(web.outbound, "chat:80")).ok);
 }, 60_000);
 
 afterAll(() => mesh?.stop());
 
 function client(role: string, ...more: readonly string[]) {
-  return run([...PROGRAM, role, String(web.outboundPort), "chat", ...more]);
+  return run([...PROGRAM, role, String(web.outboundPort), "chat:80", ...more]);
 }
 
 test("each frame comes back, in order and whole", async () => {
@@ -40,7 +53,16 @@ test("each frame comes back, in order and whole", async () => {
 test("a refused upgrade is passed on, and does not disturb others", async () => {
   for (let i = 0; i < 5; i++) {
     expect((await client("refused")).code).toBe(0);
-    expect(await (await ask(web.outbound, "chat", "/page")).text()).toBe("plain /page");
+    expect(await (await ask(web.outbound, "chat:80", "/page")).text()).toBe("plain /page");
   }
   expect((await client("client", "100")).code).toBe(0);
 }, 60_000);
+
+test.skipIf(!python)(
+  "python's websockets: frames, a large one, pieces, a ping, a refusal",
+  async () => {
+    const port = String(pythonUpstream);
+    expect(await run([...PYTHON, "client", port, String(FRAMES)])).toMatchObject({ code: 0 });
+  },
+  120_000,
+);
