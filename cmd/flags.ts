@@ -8,10 +8,12 @@ import { readFileSync } from "node:fs";
 import type { LogLevel } from "../src/telemetry/log.ts";
 import type { Environment } from "./environment.ts";
 import {
+  readAddress,
   readAppPorts,
   readDuration,
   readLabels,
   readLifetime,
+  readLocality,
   readName,
   readOneOf,
   readPort,
@@ -111,7 +113,11 @@ export const FLAGS = {
     readOneOf(["controlplane", "sidecar", "node"]),
   ),
   data: one("DIR", "folder for state (0700), one per process", text),
-  bind: one("ADDRESS", "address to listen on (control plane 127.0.0.1, mesh port 0.0.0.0)", text),
+  bind: one(
+    "ADDRESS",
+    "address to listen on (control plane 127.0.0.1, mesh port 0.0.0.0)",
+    readAddress,
+  ),
   "port-base": one("PORT", "first of the ports weft uses (17000)", portBase),
   "trust-domain": one("NAME", "trust domain of all identities (weft.local)", trustDomain),
   "nats-url": one(
@@ -147,7 +153,7 @@ export const FLAGS = {
     readUpstreams,
   ),
   label: many("KEY=VALUE", "label of this instance, such as version=v2", COMMAS, readLabels),
-  locality: one("REGION/ZONE", "where this instance runs", text),
+  locality: one("REGION/ZONE", "where this instance runs", readLocality),
   weight: one("N", "share of traffic among equals, 1 to 1000 (100)", weight),
   workload: many(
     "SERVICE=[HOST:]PORT[/PROTOCOL][,…]",
@@ -166,9 +172,9 @@ export const FLAGS = {
   advertise: one(
     "ADDRESS",
     "address other proxies dial (the one it reaches the control plane from)",
-    text,
+    readAddress,
   ),
-  "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", text),
+  "metrics-bind": one("ADDRESS", "address of /metrics, /healthz, /readyz (127.0.0.1)", readAddress),
   health: one("CHECK", "tcp, none, or a path: when the application is ready (tcp)", health),
   "accept-proxy-protocol": many(
     "ADDRESS[/BITS][,…]",

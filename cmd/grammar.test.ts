@@ -1,11 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { Failure } from "../src/error.ts";
 import {
+  readAddress,
   readAppPort,
   readAppPorts,
   readDuration,
   readLabels,
   readLifetime,
+  readLocality,
   readOutboundAddress,
   readRanges,
   readUpstream,
@@ -145,5 +147,21 @@ test("ranges of addresses", () => {
     expect(failure(() => readRanges([bad], "--accept-proxy-protocol")).message).toContain(
       "is no range of addresses",
     );
+  }
+});
+
+test("addresses are numbers: a name would be found out only by the registry", () => {
+  expect(readAddress("::1", "--bind")).toBe("::1");
+  for (const bad of ["localhost", "300.1.1.1", "foo bar", "10.0.0.1:80", ""]) {
+    const { message, exit } = failure(() => readAddress(bad, "--advertise"));
+    expect(message).toBe(`--advertise: "${bad}" is not an IP address`);
+    expect(exit).toBe(2);
+  }
+});
+
+test("a locality has one to three parts", () => {
+  expect(readLocality("eu-1/a/rack7", "--locality")).toBe("eu-1/a/rack7");
+  for (const bad of ["a/b/c/d", "EU", "a//b", "/"]) {
+    expect(failure(() => readLocality(bad, "--locality")).fix).toContain("eu-1/zone-a");
   }
 });

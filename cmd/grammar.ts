@@ -4,8 +4,10 @@
  * Each reader takes the text and `where` it was written (`--app`, `WEFT_APP`, `app in weft.yaml`)
  * and throws a `Failure` that names both and shows a right one.
  */
+import { isIP } from "node:net";
 import { EXIT, Failure } from "../src/error.ts";
 import { parseRange } from "../src/std/address-range.ts";
+import { LOCALITY } from "../src/std/locality.ts";
 import type { AppPort, OutboundAddress, Protocol, UpstreamSpec } from "./options.ts";
 
 const PROTOCOLS: readonly Protocol[] = ["http", "http2", "grpc", "tcp", "tls"];
@@ -21,6 +23,20 @@ export function usage(message: string, fix: string): Failure {
 
 export function readName(text: string, where: string): string {
   if (!LABEL.test(text)) throw usage(`${where}: "${text}" is not a name`, NAMES_ARE);
+  return text;
+}
+
+export function readAddress(text: string, where: string): string {
+  if (isIP(text) === 0) {
+    throw usage(`${where}: "${text}" is not an IP address`, "for example 10.0.0.5 or ::1");
+  }
+  return text;
+}
+
+export function readLocality(text: string, where: string): string {
+  if (!LOCALITY.test(text)) {
+    throw usage(`${where}: "${text}" is not a locality`, "for example eu-1 or eu-1/zone-a");
+  }
   return text;
 }
 

@@ -185,7 +185,7 @@ class ProxyProcess {
     });
     const out = this.#outboundOf(spec);
     const what = `the outbound port of ${member.name}`;
-    bindExactly(what, out.host, out.port, () =>
+    bindExactly(what, out.host, out.port, "--port-base", () =>
       this.#proxy.listenOutbound(local, out.host, out.port),
     );
     const upstream: Record<string, string> = {};
@@ -195,7 +195,7 @@ class ProxyProcess {
         service,
         ...(servicePort === undefined ? {} : { servicePort }),
       };
-      bindExactly(`the port for ${service}`, out.host, listenPort, () =>
+      bindExactly(`the port for ${service}`, out.host, listenPort, "--upstream", () =>
         this.#proxy.listenUpstream(local, to, out.host, listenPort),
       );
       upstream[`${to.namespace}/${service}`] = `${out.host}:${listenPort}`;

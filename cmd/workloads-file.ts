@@ -3,6 +3,7 @@ import { readYaml } from "./flags.ts";
 import {
   readAppPorts,
   readLabels,
+  readLocality,
   readName,
   readOutboundAddress,
   readUpstreams,
@@ -59,6 +60,7 @@ export function readEntry(entry: unknown, where: string, defaults: WorkloadDefau
   const service = text("service");
   if (service === undefined) throw usage(`${where}: service is missing`, "write service: NAME");
   const out = text("out");
+  const locality = text("locality");
   return {
     service: readName(service, at("service")),
     namespace: readName(text("namespace") ?? defaults.namespace, at("namespace")),
@@ -66,7 +68,7 @@ export function readEntry(entry: unknown, where: string, defaults: WorkloadDefau
     app: readAppPorts(readTexts(values["app"], at("app")), at("app")),
     upstream: readUpstreams(readTexts(values["upstream"], at("upstream")), at("upstream")),
     labels: readLabels(readPairs(values["labels"], at("labels")), at("labels")),
-    locality: text("locality") ?? defaults.locality,
+    locality: locality === undefined ? defaults.locality : readLocality(locality, at("locality")),
     weight: readWeight(values["weight"], at("weight")),
     ...(out === undefined ? {} : { out: readOutboundAddress(out, at("out")) }),
   };

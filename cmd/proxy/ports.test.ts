@@ -29,9 +29,12 @@ function failureOf(act: () => unknown): Failure {
 
 test("a busy port is an error where its number matters, else the next is taken", () => {
   const { port } = bind(0);
-  const busy = failureOf(() => bindExactly("the port", "127.0.0.1", port, () => bind(port)));
+  const busy = failureOf(() =>
+    bindExactly("the port", "127.0.0.1", port, "--upstream", () => bind(port)),
+  );
   expect(busy.code).toBe("port_busy");
   expect(busy.message).toContain(`127.0.0.1:${port}`);
+  expect(busy.fix).toContain("another port with --upstream");
   expect(bindNext("the port", "127.0.0.1", port, (next) => bind(next)).port).toBeGreaterThan(port);
 });
 

@@ -8,12 +8,18 @@ function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
-/** Binds exactly `port`, because something relies on its number. */
-export function bindExactly<T>(what: string, host: string, port: number, bind: () => T): T {
+/** Binds exactly `port`, because something relies on its number; `chosenBy` is the flag that says it. */
+export function bindExactly<T>(
+  what: string,
+  host: string,
+  port: number,
+  chosenBy: string,
+  bind: () => T,
+): T {
   try {
     return bind();
   } catch (error) {
-    throw bindFailure(what, host, port, error);
+    throw bindFailure(what, host, port, chosenBy, error);
   }
 }
 
@@ -29,20 +35,26 @@ export function bindNext<T>(
       return bind(port + offset);
     } catch (error) {
       if (codeOf(error) !== "EADDRINUSE" || offset >= TRIES || port + offset >= 65_535) {
-        throw bindFailure(what, host, port, error);
+        throw bindFailure(what, host, port, "--port-base", error);
       }
     }
   }
 }
 
-function bindFailure(what: string, host: string, port: number, error: unknown): Failure {
+function bindFailure(
+  what: string,
+  host: string,
+  port: number,
+  chosenBy: string,
+  error: unknown,
+): Failure {
   const at = `${host}:${port}`;
   switch (codeOf(error)) {
     case "EADDRINUSE":
       return new Failure(
         "port_busy",
         `${what} ${at} is in use by another process`,
-        "stop it (ss -ltnp shows which), or choose other ports with --port-base",
+        `stop it (ss -ltnp shows which), or choose another port with ${chosenBy}`,
         { cause: error, exit: EXIT.failed },
       );
     case "EADDRNOTAVAIL":
@@ -62,8 +74,8 @@ function bindFailure(what: string, host: string, port: number, error: unknown): 
     default:
       return new Failure(
         "port_failed",
-        `${what} ${at} cannot be bound: ${error}`,
-        "see the cause",
+        `${what} ${at} cannot be bound: ${error instanceof Error ? error.message : error}`,
+        "look at its address and port: this host must have them, and let this user use them",
         {
           cause: error,
           exit: EXIT.failed,

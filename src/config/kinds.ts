@@ -1,5 +1,6 @@
 /** The kinds of `weft.dev/v1`. Optional fields stay absent: defaults belong to compilation. */
 import * as v from "valibot";
+import { LOCALITY } from "../std/locality.ts";
 import {
   anyPort,
   documentName,
@@ -130,8 +131,6 @@ export const serviceSpec = fields({
     ),
   ),
 });
-
-export const LOCALITY = /^[a-z0-9][-a-z0-9]{0,62}(?:\/[a-z0-9][-a-z0-9]{0,62}){0,2}$/;
 
 export const workloadSpec = fields({
   service: label,
