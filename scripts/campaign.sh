@@ -11,6 +11,10 @@
 #     websocket    100,000 WebSocket frames both ways through two proxies
 #     slow         2,000 slow heads, bodies and readers by slowhttptest beside load, repeatedly
 #     faults       one of three instances misbehaves in eight ways, byte by byte
+#     memory       200 slow readers of large answers and load, two proxies of 160 MB each
+#     idle         as many callers at rest as open files allow, plain and mTLS, beside load
+#     corpora      llhttp's fixtures, and 500,000 mutated messages of each kind
+#     exceptions   every fifth call of 13 callbacks throws, under load
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 need_programs slowhttptest=slowhttptest nginx=nginx
 build_weft
@@ -26,9 +30,14 @@ declare -A files=(
   [websocket]=test/system/websocket.test.ts
   [slow]=test/campaign/slow.ts
   [faults]=test/campaign/faults.ts
+  [memory]=test/campaign/memory.ts
+  [idle]=test/campaign/idle.ts
+  [corpora]="src/http/h1/corpus.test.ts src/http/h1/fuzz.test.ts"
+  [exceptions]=src/proxy/boundary.test.ts
 )
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes websocket slow faults)
+[ ${#names[@]} -gt 0 ] || names=(outage rotation crash bus push descriptors bytes websocket slow
+  faults memory idle corpora exceptions)
 for name in "${names[@]}"; do
   [ -n "${files[$name]:-}" ] || die "no campaign is called '$name' (there are: ${!files[*]})"
   say "$name: ${files[$name]}"

@@ -218,21 +218,21 @@ function tcpTwoHops(arena: Arena): Promise<readonly Scenario[]> {
 }
 
 /** A client's half of the TLS connection to each proxy's inner hop. */
+/** How a client passes for `caller` at another proxy's mesh port. */
+export function meshTls(caller: Sidecar, serverName: string): NonNullable<ClientTask["tls"]> {
+  const { svid, bundle } = JSON.parse(readFileSync(join(caller.data, "identity.json"), "utf8")) as {
+    svid: { chainPem: string; keyPem: string };
+    bundle: string[];
+  };
+  return { cert: svid.chainPem, key: svid.keyPem, ca: bundle, serverName, alpn: "http/1.1" };
+}
+
 function clientTls(arena: Arena) {
   const { folder, mesh } = arena;
   const read = (name: string) => readFileSync(join(folder, name), "utf8");
   const bench = { cert: read("leaf.pem"), key: read("leaf.key"), ca: [read("root.pem")] };
-  const { svid, bundle } = JSON.parse(
-    readFileSync(join(mesh.front.data, "identity.json"), "utf8"),
-  ) as { svid: { chainPem: string; keyPem: string }; bundle: string[] };
   return {
-    weft: {
-      cert: svid.chainPem,
-      key: svid.keyPem,
-      ca: bundle,
-      serverName: sniOf(8080, "back", "default", "weft.local"),
-      alpn: "http/1.1",
-    },
+    weft: meshTls(mesh.front, sniOf(8080, "back", "default", "weft.local")),
     peer: { ...bench, serverName: "leaf.bench", alpn: "" },
     envoy: { ...bench, serverName: "leaf.bench", alpn: "http/1.1" },
   };
@@ -300,9 +300,9 @@ async function latency(arena: Arena): Promise<readonly Scenario[]> {
  * HAProxy takes half of the descriptors for its other side, whether it dials or not; weft's mesh port
  * leaves an eighth of its half to other callers.
  */
-const IDLE = Math.min(10_000, Math.floor((openFilesMax() * 7) / 16) - 200);
-const PLAIN_KB = 8;
-const MTLS_KB = 30;
+export const IDLE = Math.min(10_000, Math.floor((openFilesMax() * 7) / 16) - 200);
+export const PLAIN_KB = 8;
+export const MTLS_KB = 30;
 
 /** Resident memory that each of many connections costs on which nothing happens, kilobytes. */
 async function idle(arena: Arena): Promise<readonly Scenario[]> {

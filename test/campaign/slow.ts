@@ -77,7 +77,7 @@ const attacks: Readonly<Record<string, Attack>> = {
     url: () => `${mesh.api}/readyz`,
     others: () => fetch(`${mesh.api}/readyz`, { tls: { rejectUnauthorized: false } }),
     victims: () => [mesh.controlplane],
-    passes: 3,
+    passes: 4,
     // Ten seconds for a handshake, ten for a head.
     within: 25,
   },
@@ -93,7 +93,7 @@ const attacks: Readonly<Record<string, Attack>> = {
     flags: ["-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32"],
     url: through("/big"),
     rate: 250,
-    passes: 5,
+    passes: 4,
   },
 };
 
@@ -134,8 +134,10 @@ test.each(Object.entries(attacks))(
       expect(others.failures).toEqual([]);
       if (one.within !== undefined) expect(seconds).toBeLessThan(one.within);
     }
-    for (const [i, last] of memory.at(-1)!.entries()) {
-      expect(last).toBeLessThan(memory[1]![i]! + NOISE_MB);
+    // Garbage comes and goes: what stays behind shows in the least of the later passes.
+    for (const [i, second] of memory[1]!.entries()) {
+      const later = memory.slice(2).map((pass) => pass[i]!);
+      expect(Math.min(...later)).toBeLessThan(second + NOISE_MB);
     }
   },
   200_000,

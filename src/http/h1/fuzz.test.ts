@@ -5,7 +5,8 @@ import { encodeRequestHead } from "./encode.ts";
 import { pieces, readRequests, readResponses } from "./events.cases.ts";
 import { ACCEPTED, REFUSED } from "./request.cases.ts";
 
-const RUNS = 2000;
+/** Messages of each kind. */
+const RUNS = process.env["WEFT_LONG"] === "1" ? 500_000 : 2000;
 
 const SEEDS = [
   ...ACCEPTED.map(([, bytes]) => bytes),
