@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { load } from "../harness/load.ts";
 import {
   ask,
   metrics,
@@ -10,40 +11,44 @@ import {
   sumMetric,
   TestMesh,
   takePorts,
+  until,
   WEFT,
 } from "../harness/mesh.ts";
 import { type App, echo } from "../harness/servers.ts";
 
 let mesh: TestMesh;
 let node: Sidecar;
+let workloads = "";
 const apps: App[] = [];
 const base = takePorts(60);
+const SERVICES = ["alpha", "beta", "gamma"] as const;
 const out = (workload: number) => `http://127.0.17.${workload}:${base + 1}`;
 
 beforeAll(async () => {
   mesh = await TestMesh.start();
-  const [a, b] = [echo("alpha"), echo("beta")];
-  apps.push(a, b);
-  const file = join(mesh.folder, "workloads.yaml");
-  writeFileSync(
-    file,
-    `- { service: alpha, app: ["8080=${a.port}"] }\n- { service: beta, app: ["8080=${b.port}"] }\n`,
-  );
-  const data = join(mesh.folder, "node");
-  node = await mesh.proxy(
-    [
-      WEFT,
-      "--mode=node",
-      `--workloads=${file}`,
-      `--controlplane=${mesh.api}`,
-      `--token-file=${await mesh.token()}`,
-      `--data=${data}`,
-      `--port-base=${base}`,
-    ],
-    data,
-    base,
-  );
+  workloads = join(mesh.folder, "workloads.yaml");
+  const lines = SERVICES.map((service) => {
+    const app = echo(service);
+    apps.push(app);
+    return `- { service: ${service}, app: ["8080=${app.port}"] }\n`;
+  });
+  writeFileSync(workloads, lines.join(""));
+  node = await startNode("node", base);
 }, 60_000);
+
+async function startNode(name: string, portBase: number): Promise<Sidecar> {
+  const data = join(mesh.folder, name);
+  const command = [
+    WEFT,
+    "--mode=node",
+    `--workloads=${workloads}`,
+    `--controlplane=${mesh.api}`,
+    `--token-file=${await mesh.token()}`,
+    `--data=${data}`,
+    `--port-base=${portBase}`,
+  ];
+  return mesh.proxy(command, data, portBase);
+}
 
 afterAll(async () => {
   for (const app of apps) app.stop();
@@ -127,3 +132,40 @@ test("a thousand calls at once: each arrives as its own caller, at its own workl
   // i % 4: alpha calls alpha, beta calls alpha, alpha calls beta, beta calls beta.
   expect(after.map((count, i) => count - before[i]!)).toEqual([250, 250, 250, 250]);
 }, 20_000);
+
+test("configurations change and nodes restart under load: no request fails", async () => {
+  const others = takePorts(60);
+  const nodes = [node, await startNode("node-2", others)];
+  const web = await mesh.sidecar({ service: "web" });
+  let turn = 0;
+  const next = () => ask(web.outbound, SERVICES[turn++ % SERVICES.length]!);
+  await until("each service is known", async () =>
+    (await Promise.all(SERVICES.map(next))).every(({ ok }) => ok),
+  );
+  const under = load(next, { concurrency: 8, perSecond: 600 });
+  const within = load(() => ask(out(1), "gamma"), { concurrency: 2, perSecond: 100 });
+  for (let change = 1; change <= 4; change++) {
+    const documents = SERVICES.map(
+      (service) => `---
+apiVersion: weft.dev/v1
+kind: TrafficPolicy
+metadata: { name: ${service} }
+spec:
+  target: { service: ${service} }
+  timeouts: { request: ${change}m }
+`,
+    );
+    await mesh.apply(documents.join(""), "--wait");
+  }
+  await within.stop();
+  for (const [i, portBase] of [base, others].entries()) {
+    nodes[i]!.kill("SIGTERM");
+    expect(await nodes[i]!.exited).toBe(0);
+    nodes[i] = await mesh.proxy([WEFT, ...nodes[i]!.args], nodes[i]!.data, portBase);
+    expect(sumMetric(await metrics(nodes[i]!), "weft_registered")).toBe(SERVICES.length);
+  }
+  [node] = nodes as [Sidecar, Sidecar];
+  await under.stop();
+  expect([...under.failures, ...within.failures]).toEqual([]);
+  expect(under.ok).toBeGreaterThan(500);
+}, 60_000);
