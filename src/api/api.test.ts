@@ -343,3 +343,25 @@ spec: { ports: [{ port: 80, protocol: http }] }
   expect((await api.ask(path)).json).not.toHaveProperty("status");
   expect(await conditions()).toEqual([]);
 });
+
+test("the status lists proxies by namespace and service", async () => {
+  for (const [namespace, service] of [
+    ["west", "api"],
+    ["east", "web"],
+    ["east", "cart"],
+    ["east", "web"],
+    ["east", "auth"],
+  ]) {
+    const made = await api.ask("/v1/tokens", { body: { services: [service], namespace } });
+    const body = {
+      ...{ csr: createSvidRequest().csrPem, natsKey: createNkey("user").publicKey },
+      ...{ namespace, service },
+    };
+    const token = String(made.json["token"]);
+    expect((await api.ask("/v1/join", { token, body })).status).toBe(200);
+  }
+  const { proxies } = (await api.ask("/v1/status")).json as { proxies: Record<string, string>[] };
+  const places = proxies.map(({ namespace, service }) => `${namespace}/${service}`);
+  const joined = places.filter((place) => !place.startsWith("default/"));
+  expect(joined).toEqual(["east/auth", "east/cart", "east/web", "east/web", "west/api"]);
+});

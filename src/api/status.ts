@@ -30,8 +30,21 @@ export function statusAnswer(parts: ApiParts): StatusAnswer {
     conditions: [...parts.conditions.current()]
       .flatMap(([key, status]) => faultsOf(status).map((fault) => ({ key, ...fault })))
       .slice(0, CONDITIONS_MAX),
-    proxies: proxyAnswers(parts, listWorkloads(store)),
+    proxies: proxyAnswers(parts, listWorkloads(store)).sort(byService),
   };
+}
+
+/** As people look for them; instances are named at random. */
+function byService(a: ProxyAnswer, b: ProxyAnswer): number {
+  return (
+    compare(a.namespace, b.namespace) ||
+    compare(a.service, b.service) ||
+    compare(a.instance, b.instance)
+  );
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 export function proxyAnswers(parts: ApiParts, rows: readonly WorkloadRow[]): ProxyAnswer[] {
