@@ -243,3 +243,15 @@ test("what cannot be dialled at all fails like the rest, once", async () => {
     expect([errors.length, freed]).toEqual([1, 1]);
   }
 });
+
+test("files of a client certificate that do not fit together are named", () => {
+  const folder = mkdtempSync(join(tmpdir(), "weft-pair-"));
+  stops.push(() => rmSync(folder, { recursive: true }));
+  const client = { certificate: join(folder, "cert.pem"), key: join(folder, "key.pem") };
+  writeFileSync(client.certificate, good.cert);
+  writeFileSync(client.key, ca.issue("other").key);
+  const use = () => outsideContext({ ca: ca.root, client }, 0);
+  expect(use).toThrow(`${client.certificate} with ${client.key}: they do not belong together`);
+  writeFileSync(client.key, "none");
+  expect(use).toThrow(`${client.certificate} with ${client.key}: `);
+});

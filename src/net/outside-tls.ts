@@ -53,19 +53,26 @@ export function outsideContext(trust: OutsideTrust, now: number): TlsContext {
     const stamp =
       client === undefined ? "" : `${stampOf(client.certificate)} ${stampOf(client.key)}`;
     if (known?.stamp === stamp) return known.context;
-    const { context: native } = createSecureContext({
-      ca: ca ?? hostRoots(),
-      minVersion: "TLSv1.2",
-      ...(client === undefined
-        ? {}
-        : { cert: readFileSync(client.certificate), key: readFileSync(client.key) }),
-    });
+    const native = nativeContext(trust);
     if (contexts.size >= CONTEXTS_MAX) contexts.clear();
     contexts.set(key, { context: { native }, stamp, lookedAt: now });
     return { native };
   } catch (error) {
     if (known === undefined) throw error;
     return known.context;
+  }
+}
+
+function nativeContext({ ca, client }: OutsideTrust): TlsContext["native"] {
+  const trusted = { ca: ca ?? hostRoots(), minVersion: "TLSv1.2" } as const;
+  if (client === undefined) return createSecureContext(trusted).context;
+  const files = { cert: readFileSync(client.certificate), key: readFileSync(client.key) };
+  try {
+    return createSecureContext({ ...trusted, ...files }).context;
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const why = message.includes("KEY_VALUES_MISMATCH") ? "they do not belong together" : message;
+    throw new Error(`${client.certificate} with ${client.key}: ${why}`, { cause: error });
   }
 }
 
