@@ -193,7 +193,7 @@ export class Attempts implements ClientUser, ConnectUser, Waiter {
     const endpoint = to.endpoint ?? to.destination?.pick(at, random, this.#tried);
     if (endpoint === undefined) {
       this.#phase = "none";
-      this.#sender.onGivenUp("no_endpoint", "the service has no instance");
+      this.#sender.onGivenUp("no_endpoint", "no instance of the service is up and healthy");
       return;
     }
     this.#count++;

@@ -137,7 +137,7 @@ class ServiceTrial implements Trial {
     const endpoint = destination.pick(now(), random, this.#tried);
     if (endpoint === undefined) {
       tunnel.meter ??= destination.meters.tcp("none");
-      tunnel.failSoon("no_endpoint", "the service has no instance");
+      tunnel.failSoon("no_endpoint", "no instance of the service is up and healthy");
       return;
     }
     this.#tried.push(endpoint);
