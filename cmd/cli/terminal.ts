@@ -55,6 +55,13 @@ export function writeAll(fd: number, text: string): boolean {
   return true;
 }
 
+/** For errors of the system that no place takes up, as any write may meet them. */
+const SYSTEM_FIXES: Readonly<Record<string, string>> = {
+  ENOSPC: "free space on the disk of the data folder (--data), and start again",
+  EDQUOT: "the user's disk quota is used up: free space in the data folder (--data)",
+  EROFS: "the file system is read-only: choose another data folder with --data DIR",
+};
+
 /** One line that says what is wrong, and a next step. */
 export function explain(terminal: Terminal, error: unknown): void {
   const label = paint(terminal, "red", "error:");
@@ -65,4 +72,7 @@ export function explain(terminal: Terminal, error: unknown): void {
   }
   const message = error instanceof Error ? error.message : String(error);
   terminal.err(`${label} ${message.split("\n")[0]}\n`);
+  if (!(error instanceof Error && "code" in error)) return;
+  const fix = SYSTEM_FIXES[String(error.code)];
+  if (fix !== undefined) terminal.err(`${paint(terminal, "dim", "  fix:")} ${fix}\n`);
 }
