@@ -179,7 +179,7 @@ export class DataPlane {
     this.#state.draining = true;
     await Bun.sleep(Math.min(graceMs, limitMs));
     for (const listener of this.#meshListeners) listener.stop();
-    for (const one of this.#state.open) one.shut(false);
+    this.#shutAll(false);
     while (this.active > 0 && this.#state.now() < end) await Bun.sleep(DRAIN_POLL_MS);
     this.stop();
   }
@@ -187,10 +187,14 @@ export class DataPlane {
   /** Closes everything at once. */
   stop(): void {
     clearInterval(this.#timer);
-    for (const one of this.#state.open) one.shut(true);
+    this.#shutAll(true);
     for (const listener of [...this.#meshListeners, ...this.#localListeners]) listener.closeAll();
     for (const local of this.#workloads) local.stop();
     this.#state.accessLog?.flush();
+  }
+
+  #shutAll(force: boolean): void {
+    for (const one of this.#state.open) guarded("shut", undefined, () => one.shut(force));
   }
 
   #connectionsActive(): Iterable<Sample> {

@@ -1,5 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { connect as netConnect } from "node:net";
+import { callbackErrors } from "../net/boundary.ts";
+import { Exchange } from "./exchange.ts";
 import {
   caller,
   eventually,
@@ -67,4 +69,23 @@ test("a drain ends at once when nothing is under way, and at its limit otherwise
   await Bun.sleep(20);
   await busy.plane.drain(10, 200);
   expect((await heard).error).toBe("ECONNRESET");
+});
+
+test("an exception over one connection does not keep the others from their end", async () => {
+  const plane = newPlane();
+  const web = caller(plane, [plainApp([rawServer({}).port])]);
+  const talks = [0, 1, 2].map(() => talk(web.outbound, GET));
+  await eventually(() => plane.plane.active === 3);
+  const before = callbackErrors().get("shut") ?? 0;
+  const { shut } = Exchange.prototype;
+  let calls = 0;
+  Exchange.prototype.shut = function (force) {
+    if (++calls === 1) throw new Error("a bug");
+    shut.call(this, force);
+  };
+  await plane.plane.drain(0, 50);
+  Exchange.prototype.shut = shut;
+  const heard = await Promise.all(talks.map((one) => one.heard));
+  expect(heard.map(({ error }) => error)).toEqual(Array(3).fill("ECONNRESET"));
+  expect(callbackErrors().get("shut")).toBe(before + 1);
 });
