@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Child } from "./child.ts";
 import { killLeftovers, noteChildren, startTime } from "./leftovers.ts";
+import { waitFor } from "./surroundings.ts";
 
 const children: Child[] = [];
 
@@ -69,6 +70,10 @@ test("a command that does not exist ends at once", async () => {
   );
   child.start();
   expect(await child.early).toContain("could not be started");
+  const never = () => Promise.reject(new Error("not yet"));
+  await expect(waitFor("x", 1000, child, never)).rejects.toThrow(
+    /^x ended before it was ready: could not be started: /,
+  );
 });
 
 test("stopping waits for the end, and kills who does not listen", async () => {

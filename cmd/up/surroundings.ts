@@ -83,7 +83,7 @@ export async function waitFor<T>(
   let ended: string | undefined;
   for (const child of Array.isArray(watched) ? watched : [watched]) {
     void child.early.then((how: string) => {
-      ended = `${child.name}: ${how}`;
+      ended = `${child.name} ended before it was ready: ${how}`;
     });
   }
   const deadline = startedAt + timeoutMs;
@@ -101,7 +101,7 @@ export async function waitFor<T>(
     }
   }
   if (ended !== undefined) {
-    throw new Failure("child_ended", `${ended} before it was ready`, "its log above says why");
+    throw new Failure("child_ended", ended, "read its log above, and check its command");
   }
   const why = last instanceof Error ? last.message : String(last);
   const seconds = timeoutMs / 1000;
