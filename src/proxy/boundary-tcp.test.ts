@@ -4,11 +4,13 @@ import { Connection } from "../net/connection.ts";
 import { Destination } from "../upstream/destination.ts";
 import { Endpoint } from "../upstream/endpoint.ts";
 import { Allowance } from "./allowance.ts";
+import { snapshotOf } from "./mesh.fixture.ts";
 import { ReplayBuffer } from "./retry.ts";
 import {
   caller,
   eventually,
   newPlane,
+  plainApp,
   rawServer,
   roomLeft,
   stopAll,
@@ -95,3 +97,19 @@ test.each(places)(
   },
   15_000,
 );
+
+test("who waits for a service hears of it although another's exception came first", async () => {
+  const plane = newPlane();
+  const web = plane.workload("web");
+  plane.onAccess = () => {
+    setTimeout(() => web.snapshot.set(snapshotOf([plainApp([1])])), 20);
+    return true;
+  };
+  const heard: boolean[] = [];
+  web.local.learn("default", "app", () => {
+    throw new Error("a bug");
+  });
+  web.local.learn("default", "app", (known) => void heard.push(known));
+  expect(await eventually(() => heard.length > 0)).toBe(true);
+  expect(heard).toEqual([true]);
+});

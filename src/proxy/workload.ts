@@ -3,7 +3,7 @@
  * a node has many; nothing here is shared between them.
  */
 import type { Svid } from "../identity/svid.ts";
-import { countCallbackError } from "../net/boundary.ts";
+import { countCallbackError, guarded } from "../net/boundary.ts";
 import { type TlsContext, tlsContext } from "../net/tls.ts";
 import { Authorities, serviceNamed } from "../snapshot/authority.ts";
 import type { InPort, Protocol } from "../snapshot/document.ts";
@@ -179,7 +179,7 @@ export class LocalWorkload {
       clearTimeout(timer);
       unsubscribe();
       if (!known()) this.#remember(key);
-      for (const waiter of waiters) waiter(known());
+      for (const waiter of waiters) guarded("learn", undefined, () => waiter(known()));
     };
     const timer = setTimeout(settle, LEARN_MS);
     const unsubscribe = this.#options.snapshot.subscribe(() => {
