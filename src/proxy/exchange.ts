@@ -17,7 +17,7 @@ import { guarded } from "../net/boundary.ts";
 import type { Connection, ConnectionHandler } from "../net/connection.ts";
 import type { HttpClient } from "../upstream/http-client.ts";
 import { Attempts, type Sender } from "./attempts.ts";
-import type { Forward } from "./forward.ts";
+import { type Forward, isBusy } from "./forward.ts";
 import { ownAnswer, responseHeadFor, switchingHeadFor } from "./heads.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { type Relay, relay } from "./relay.ts";
@@ -167,8 +167,10 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     const gathering = this.#phase === "gathering";
     const owed = gathering || (this.#attempts.active && !this.#requestEnded);
     const talk = this.#answerHead !== undefined && down === 0 && up === 0;
-    // It is the caller who lets others wait, not an application that takes its time.
-    const hurry = !talk && (down > 0 || (owed && up === 0)) && (gathering || this.#crowded);
+    // It is the caller who is slow, not an application that takes its time.
+    const dripping = owed && up === 0;
+    const hurry =
+      !talk && ((dripping && this.#hasSmallBody) || ((dripping || down > 0) && this.#crowded));
     const gathered = gathering ? this.decoder.buffered : 0;
     const passed = this.#tally.received + this.#tally.sent + gathered;
     if (!this.#still.tooLong(passed, down + up, owed || down + up > 0, talk, hurry)) return;
@@ -299,11 +301,21 @@ export class Exchange implements ConnectionHandler, Sender, Ticking {
     else this.#begun();
   }
 
-  /** A small body comes first: one that drips in would hold a connection that others need. */
+  /** Where connections are in demand a small body comes first: one that drips would hold one. */
   #gathers(): boolean {
+    const missing = this.decoder.buffered < this.head.contentLength;
+    return missing && this.#hasSmallBody && isBusy(this.#to!);
+  }
+
+  /** A body that its caller could have sent at once, and need not be asked for. */
+  get #hasSmallBody(): boolean {
     const { contentLength, expectContinue, upgrade } = this.head;
-    const small = contentLength <= HOLD_BYTES_MAX && !expectContinue && upgrade === undefined;
-    return small && this.decoder.buffered < contentLength;
+    return (
+      contentLength <= HOLD_BYTES_MAX &&
+      !expectContinue &&
+      upgrade === undefined &&
+      contentLength > 0
+    );
   }
 
   #begun(): void {

@@ -16,3 +16,14 @@ export interface Forward {
   readonly connectTimeoutMs: number;
   readonly idleTimeoutMs: number;
 }
+
+/** Busy is a service of whose connections one in so many is in use. */
+const BUSY_SHARE = 16;
+/** Of an application behind its own proxy, where no policy says how many it may have. */
+const BUSY_APP = 64;
+
+/** So many connections are in use that the others are for requests which are here as a whole. */
+export function isBusy({ destination, endpoint }: Forward): boolean {
+  if (destination === undefined) return endpoint !== undefined && endpoint.active >= BUSY_APP;
+  return destination.active * BUSY_SHARE >= destination.target.policy.maxConnections;
+}
