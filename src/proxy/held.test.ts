@@ -1,9 +1,21 @@
 /** What callers have sent and nobody can use yet is held for them, and counts as such. */
 import { afterAll, expect, test } from "bun:test";
 import { pendingBytes } from "../net/connection.ts";
-import { caller, eventually, newPlane, plainApp, serve, stopAll, talk } from "./servers.fixture.ts";
+import {
+  caller,
+  eventually,
+  newPlane,
+  plainApp,
+  serve,
+  stopAll,
+  talk,
+  targetOf,
+} from "./servers.fixture.ts";
 
 afterAll(stopAll);
+
+/** One connection in use makes the service busy: further bodies are waited for. */
+const BUSY_SOON = { maxConnections: 16 };
 
 const CALLERS = 60;
 const BYTES = 59 * 1024;
@@ -18,7 +30,7 @@ for (const [what, text] of Object.entries(unfinished)) {
   test(`${what}: their bytes count, and who holds most makes way`, async () => {
     const port = serve(async (request) => new Response(await request.text()));
     const plane = newPlane({ pendingMax: (CALLERS * text.length) / 2, tickMs: 20 });
-    const web = caller(plane, [plainApp([port])]);
+    const web = caller(plane, [plainApp([port], BUSY_SOON)]);
     const holders = Array.from({ length: CALLERS }, () => talk(web.outbound, text));
     const shed = () =>
       Number(/^weft_connections_shed_total (.+)/m.exec(plane.metrics.render())?.[1]);
@@ -38,11 +50,16 @@ for (const [what, text] of Object.entries(unfinished)) {
 test("what was used counts no more", async () => {
   const port = serve(async (request) => new Response(await request.text()));
   const plane = newPlane();
-  const web = caller(plane, [plainApp([port])]);
-  const { socket } = talk(web.outbound, unfinished["bodies that do not end"]);
+  const web = caller(plane, [plainApp([port], BUSY_SOON)]);
+  const body = unfinished["bodies that do not end"];
+  const busy = talk(web.outbound, body);
+  const app = web.local.upstreams.destination(targetOf(web, "app"));
+  expect(await eventually(() => app.active === 1)).toBe(true);
+  const { socket } = talk(web.outbound, body);
   expect(await eventually(() => pendingBytes() >= BYTES)).toBe(true);
   socket.write("x".repeat(65_000 - BYTES));
   expect(await eventually(() => pendingBytes() === 0)).toBe(true);
   expect(socket.closed).toBe(false);
   socket.destroy();
+  busy.socket.destroy();
 });
