@@ -112,6 +112,8 @@ test("a second signal does not wait for it", async () => {
 }, 30_000);
 
 test("a drain asked for at the admin socket is the same", async () => {
+  // Both were away at once: the caller has to hear that they are back.
+  await until("the caller knows one", async () => (await ask(web.outbound, "api:80")).ok);
   const under = load(() => ask(web.outbound, "api:80"), HEAVY);
   await until("the load runs", () => under.ok > 50);
   const unix = join(instances[0]!.data, "admin.sock");
