@@ -6,6 +6,7 @@ import { Endpoint } from "../upstream/endpoint.ts";
 import { Allowance } from "./allowance.ts";
 import { snapshotOf } from "./mesh.fixture.ts";
 import { ReplayBuffer } from "./retry.ts";
+import { sabotage } from "./sabotage.fixture.ts";
 import {
   caller,
   eventually,
@@ -20,23 +21,6 @@ import {
 import { Verdicts } from "./verdicts.ts";
 
 afterAll(stopAll);
-
-/** Lets every `nth` call of `method` throw, before or after its work. Returns what undoes it. */
-function sabotage(of: object, method: string, nth: number): () => void {
-  const target = of as Record<string, (...args: unknown[]) => unknown>;
-  const original = target[method]!;
-  let calls = 0;
-  target[method] = function (this: unknown, ...args: unknown[]) {
-    const now = ++calls % nth === 0;
-    if (now && calls % (2 * nth) === 0) throw new Error(`sabotaged ${method}`);
-    const result = original.apply(this, args);
-    if (now) throw new Error(`sabotaged after ${method}`);
-    return result;
-  };
-  return () => {
-    target[method] = original;
-  };
-}
 
 const places: readonly (readonly [method: string, of: object])[] = [
   ["pick", Destination.prototype],

@@ -2,6 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { callbackErrors } from "../net/boundary.ts";
 import { Attempts } from "./attempts.ts";
 import { Exchange } from "./exchange.ts";
+import { sabotage } from "./sabotage.fixture.ts";
 import {
   caller,
   eventually,
@@ -20,23 +21,6 @@ const ROUNDS = process.env["WEFT_LONG"] === "1" ? 10 : 1;
 afterAll(stopAll);
 
 const thrown = () => [...callbackErrors().values()].reduce((a, b) => a + b, 0);
-
-/** Lets `method` throw at every `nth` call, before or after its work. Returns what undoes it. */
-function sabotage(of: object, method: string, nth: number): () => void {
-  const target = of as Record<string, (...args: unknown[]) => unknown>;
-  const original = target[method]!;
-  let calls = 0;
-  target[method] = function (this: unknown, ...args: unknown[]) {
-    const now = ++calls % nth === 0;
-    if (now && calls % (2 * nth) === 0) throw new Error(`sabotaged ${method}`);
-    const result = original.apply(this, args);
-    if (now) throw new Error(`sabotaged after ${method}`);
-    return result;
-  };
-  return () => {
-    target[method] = original;
-  };
-}
 
 const places: readonly (readonly [method: string, of: object])[] = [
   ["data", Exchange.prototype],

@@ -1,5 +1,6 @@
 /** One port of a local application, as callers of the mesh port reach it. */
 import { H1_LIMITS, peerLimits } from "../http/h1/limits.ts";
+import type { InPort } from "../snapshot/document.ts";
 import type { Edge, RequestMeter, TcpMeter } from "../telemetry/golden.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
@@ -23,6 +24,11 @@ export interface InboundPort {
   readonly forward: Forward;
 }
 
+/** What is configured for its callers; undefined: nothing yet. */
+export function ruleOf({ local, servicePort }: InboundPort): InPort | undefined {
+  return local.view?.snapshot.inbound?.ports.find(({ port }) => port === servicePort);
+}
+
 /** What happens to requests for it; `source` is "" for callers in plaintext, whom nobody knows. */
 export class InboundSide implements Side<Exchange> {
   readonly direction = "inbound";
@@ -32,18 +38,14 @@ export class InboundSide implements Side<Exchange> {
   readonly meter: RequestMeter;
   readonly tcpMeter: TcpMeter;
   readonly limits = PEER_LIMITS;
-  readonly #forward: Forward;
-  readonly #local: LocalWorkload;
-  readonly #servicePort: number;
+  readonly #port: InboundPort;
 
   constructor(port: InboundPort, source: string) {
     const { local } = port;
+    this.#port = port;
     this.state = local.state;
     this.workload = local.name;
     this.source = source;
-    this.#forward = port.forward;
-    this.#local = local;
-    this.#servicePort = port.servicePort;
     const edge: Edge = {
       direction: "inbound",
       workload: local.name,
@@ -62,17 +64,18 @@ export class InboundSide implements Side<Exchange> {
   }
 
   get permitted(): boolean {
-    return this.source !== "" || this.#local.inbound(this.#servicePort)?.permissive === true;
+    return this.source !== "" || ruleOf(this.#port)?.permissive === true;
   }
 
   begin(exchange: Exchange): void {
-    if (this.#local.inbound(this.#servicePort)?.proxyProtocol !== undefined) {
-      exchange.answer("bad_request", `${this.workload}:${this.#servicePort} ${NO_REQUESTS}`);
+    const { local, servicePort, forward } = this.#port;
+    if (ruleOf(this.#port)?.proxyProtocol !== undefined) {
+      exchange.answer("bad_request", `${this.workload}:${servicePort} ${NO_REQUESTS}`);
       return;
     }
     if (this.state.flooded()) exchange.answer("overflow", FLOODED);
     else if (!exchange.downstream.destroyed) {
-      beginInbound(exchange, this.#forward, this.#local.view?.snapshot.mesh.pathNormalization);
+      beginInbound(exchange, forward, local.view?.snapshot.mesh.pathNormalization);
     }
   }
 }

@@ -10,7 +10,7 @@ import { type Accept, type Listener, listenTls } from "../net/listen.ts";
 import { Exchange } from "./exchange.ts";
 import type { Forward } from "./forward.ts";
 import { ownAnswer } from "./heads.ts";
-import { type InboundPort, InboundSide } from "./inbound-port.ts";
+import { type InboundPort, InboundSide, ruleOf } from "./inbound-port.ts";
 import { PlaintextSide, servedInPlaintext } from "./plaintext.ts";
 import type { Side } from "./side.ts";
 import type { ProxyState } from "./state.ts";
@@ -128,7 +128,7 @@ export class Inbound {
 
   #tunnel(c: Connection, port: InboundPort, side: InboundSide): ConnectionHandler {
     const { endpoint, connectTimeoutMs } = port.forward;
-    const header = port.local.inbound(port.servicePort)?.proxyProtocol;
+    const header = ruleOf(port)?.proxyProtocol;
     return tunnelToApp(c, endpoint!, header, connectTimeoutMs, side.tcpMeter, {
       state: this.#state,
       direction: "inbound",

@@ -9,7 +9,7 @@ import { H1_LIMITS } from "../http/h1/limits.ts";
 import { splitAuthority } from "../snapshot/authority.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
 import type { Exchange } from "./exchange.ts";
-import { type InboundPort, inboundIdleSeconds } from "./inbound-port.ts";
+import { type InboundPort, inboundIdleSeconds, ruleOf } from "./inbound-port.ts";
 import type { Side } from "./side.ts";
 import type { ProxyState } from "./state.ts";
 
@@ -61,10 +61,6 @@ export function portMeant(
   if (implied.length > 0 && areOne(implied)) return implied;
   const names = [...new Set(open.map(nameOf))].join(", ");
   return { reason: "ambiguous_port", message: `${authority} names none of ${names}: name one` };
-}
-
-function ruleOf({ local, servicePort }: InboundPort) {
-  return local.inbound(servicePort);
 }
 
 function isPermissive(port: InboundPort): boolean {

@@ -5,7 +5,7 @@
 
 /** How long a peer that owes bytes, or leaves bytes unread, may take to move some, seconds. */
 const STALLED_SECONDS = 300;
-/** The same for a caller that others wait for. */
+/** The same for a caller that others wait for, or that could have sent all of it at once. */
 const HURRY_SECONDS = 10;
 /** How many: less is a drip, which holds as much as a standstill does. */
 const MOVED_MIN = 512;
@@ -27,7 +27,7 @@ export class Standstill {
    * One more second: `passed` bytes have passed so far, `queued` are waiting. Only while a peer
    * owes bytes or leaves them unread does it count: how long an answer may take is the policy's
    * business. In a `talk`, where each side may wait for the other, a single byte is enough. `hurry`:
-   * others wait for this caller. True: it has been too long.
+   * ten seconds must do. True: it has been too long.
    */
   tooLong(passed: number, queued: number, owed: boolean, talk: boolean, hurry: boolean): boolean {
     // Halves, so that bytes which only went into a queue have moved, too.

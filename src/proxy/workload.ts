@@ -6,7 +6,7 @@ import type { Svid } from "../identity/svid.ts";
 import { countCallbackError, guarded } from "../net/boundary.ts";
 import { type TlsContext, tlsContext } from "../net/tls.ts";
 import { Authorities, serviceNamed } from "../snapshot/authority.ts";
-import type { InPort, Protocol } from "../snapshot/document.ts";
+import type { Protocol } from "../snapshot/document.ts";
 import type { Snapshot } from "../snapshot/snapshot.ts";
 import type { Cell } from "../std/cell.ts";
 import type { RequestMeter } from "../telemetry/golden.ts";
@@ -120,12 +120,6 @@ export class LocalWorkload {
 
   get identity(): Svid | undefined {
     return this.#options.identity.value;
-  }
-
-  /** What is configured for callers of a service port; undefined: nothing yet. */
-  inbound(servicePort: number): InPort | undefined {
-    const ports = this.#view?.snapshot.inbound?.ports;
-    return ports?.find(({ port }) => port === servicePort);
   }
 
   /** Whether a Host (lower case, without port) means this service. */
